@@ -1,0 +1,25 @@
+"""Where PyBak keeps what belongs to it on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+HOME_VARIABLE: Final = "PYBAK_HOME"
+CATALOG_VARIABLE: Final = "PYBAK_CATALOG_URL"
+
+
+def home(environ: Mapping[str, str] = os.environ) -> Path:
+    """Give the folder of all local state: `PYBAK_HOME`, or the platform's data folder."""
+    if value := environ.get(HOME_VARIABLE):
+        return Path(value).absolute()
+    from platformdirs import user_data_path
+
+    return user_data_path("pybak")
+
+
+def catalog_url(environ: Mapping[str, str] = os.environ) -> str:
+    """Give the catalog's database URL: `PYBAK_CATALOG_URL`, or an SQLite file in the home."""
+    return environ.get(CATALOG_VARIABLE) or f"sqlite:///{home(environ) / 'catalog.db'}"
