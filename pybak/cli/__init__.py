@@ -1,0 +1,30 @@
+"""The command line: what is typed becomes one checked request, and a report becomes text or JSON.
+
+A command is made from its options model, so the model is the only place where an option is
+described. Importing this is cheap; models and YAML are loaded when they are needed.
+"""
+
+from pybak.cli.commands import (
+    BackupRequest,
+    RestoreRequest,
+    VerifyRequest,
+    backup_command,
+    restore_command,
+    verify_command,
+)
+from pybak.cli.output import View, emit, print_error, run_guarded
+from pybak.cli.running import main
+
+__all__ = [
+    "BackupRequest",
+    "RestoreRequest",
+    "VerifyRequest",
+    "View",
+    "backup_command",
+    "emit",
+    "main",
+    "print_error",
+    "restore_command",
+    "run_guarded",
+    "verify_command",
+]
