@@ -1,0 +1,80 @@
+"""What each level and each engine gives in size and speed, on one core.
+
+    python -m benchmarks.levels /usr/lib
+
+Takes a sample of the files below a folder (the same one every time), compresses each whole and
+in pieces, and prints MB/s and the size against zlib 6. Engine choices in `pybak.deflate` rest on
+this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import deflate as libdeflate
+from isal import isal_zlib
+from zlib_ng import zlib_ng
+
+from pybak.deflate import WHOLE_LIMIT, deflater
+
+_RAW = -15
+
+
+def main() -> None:
+    """Measure on a sample of a folder."""
+    parser = argparse.ArgumentParser(description="Sizes and speeds of the levels on one core.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--megabytes", type=int, default=60)
+    chosen = parser.parse_args()
+    data = _sample(chosen.folder, chosen.megabytes * 1_000_000)
+    total = sum(map(len, data))
+    print(f"{len(data)} files, {total / 1e6:.0f} MB")
+    reference = sum(min(len(zlib.compress(d, 6, _RAW)), len(d)) for d in data)
+    for name, compress in _candidates():
+        start = time.perf_counter()
+        size = sum(min(len(compress(d)), len(d)) for d in data)
+        seconds = time.perf_counter() - start
+        print(f"{name:22} {total / seconds / 1e6:7.0f} MB/s   {size / reference:.4f} of zlib 6")
+
+
+def _candidates() -> Iterator[tuple[str, Callable[[bytes], bytes]]]:
+    for level in range(1, 10):
+        engine = deflater(level)
+        yield f"level {level} whole", engine.whole
+        yield (
+            f"level {level} in pieces",
+            lambda d, e=engine: b"".join(
+                e.piece(d[at : at + e.piece_bytes]) for at in range(0, len(d), e.piece_bytes)
+            ),
+        )
+    for level in (0, 1, 2, 3):
+        yield f"isal {level}", lambda d, n=level: isal_zlib.compress(d, n, _RAW)
+    for level in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12):
+        yield f"libdeflate {level}", lambda d, n=level: libdeflate.deflate_compress(d, n)
+    for level in (1, 2, 3, 4, 5, 6, 7, 8, 9):
+        yield f"zlib-ng {level}", lambda d, n=level: zlib_ng.compress(d, n, _RAW)
+    for level in (1, 6, 9):
+        yield f"zlib {level}", lambda d, n=level: zlib.compress(d, n, _RAW)
+
+
+def _sample(folder: Path, size: int) -> list[bytes]:
+    paths = sorted(folder.rglob("*"))
+    random.Random(1).shuffle(paths)
+    data: list[bytes] = []
+    for path in paths:
+        if size <= 0:
+            break
+        if path.is_file() and not path.is_symlink() and path.stat().st_size:
+            content = path.read_bytes()[:WHOLE_LIMIT]
+            data.append(content)
+            size -= len(content)
+    return data
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The file list inside an archive: what is written reads back, and damage is told."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pybak import manifest
+from pybak.entries import FILE, FOLDER, LINK
+from pybak.errors import ArchiveError
+from pybak.manifest import Header, Part, Record, Trailer
+
+HEADER = Header(
+    run_id="r", job="j", mode="full", format="zip", created="2026-01-01T00:00:00+00:00",
+    sources=["/s"], program="pybak",
+)  # fmt: skip
+DIGEST = "ab" * 32
+NAMES = st.one_of(
+    st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name),
+    st.text(min_size=1, max_size=20).filter(lambda name: name.isprintable()).map(os.fsencode),
+)
+NUMBERS = st.integers(0, 2**63 - 1)
+TIMES = st.integers(-(2**63), 2**63 - 1)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    kind = draw(st.sampled_from([FILE, FOLDER, LINK]))
+    whole = draw(st.booleans())
+    part = st.builds(Part, size=NUMBERS, stored_size=NUMBERS, sha256=st.just(DIGEST))
+    return Record(
+        path=os.fsdecode(draw(NAMES)), type=kind, size=draw(NUMBERS), mtime_ns=draw(TIMES),
+        ctime_ns=draw(TIMES), inode=draw(NUMBERS), mode=draw(st.integers(0, 0o7777)),
+        uid=draw(st.integers(0, 2**32 - 1)), gid=draw(st.integers(0, 2**32 - 1)),
+        sha256=DIGEST if kind == FILE and whole else None,
+        parts=draw(st.lists(part, max_size=3)) if kind == FILE and not whole else None,
+        link=os.fsdecode(draw(NAMES)) if kind == LINK else None,
+        changed=draw(st.booleans()),
+    )  # fmt: skip
+
+
+def line_of(record: Record) -> str:
+    return manifest.record_line(
+        os.fsencode(record.path), record.type, record.size, record.mtime_ns, record.ctime_ns,
+        record.inode, record.mode, record.uid, record.gid, sha256=record.sha256,
+        parts=record.parts, link=None if record.link is None else os.fsencode(record.link),
+        changed=record.changed,
+    )  # fmt: skip
+
+
+def pack(batches: list[list[Record]], members: int | None = None) -> bytes:
+    count = sum(map(len, batches)) if members is None else members
+    return (
+        manifest.pack_line(HEADER)
+        + b"".join(manifest.pack_lines("".join(map(line_of, batch))) for batch in batches if batch)
+        + manifest.pack_line(Trailer(members=count, users={"0": "root"}))
+    )
+
+
+@given(batches=st.lists(st.lists(records(), max_size=3), max_size=3))
+def test_what_is_written_reads_back(batches: list[list[Record]]) -> None:
+    """Names and link targets keep every byte, UTF-8 or not (cases 3, 4)."""
+    back = manifest.read_manifest(pack(batches))
+    assert back.header == HEADER
+    assert list(back.records()) == [record for batch in batches for record in batch]
+
+
+@given(batches=st.lists(st.lists(records(), max_size=3), max_size=3))
+def test_it_is_json_lines_in_gzip_for_anyone(batches: list[list[Record]]) -> None:
+    lines = [json.loads(line) for line in gzip.decompress(pack(batches)).splitlines()]
+    assert lines[0]["pybak_manifest"] == manifest.VERSION
+    assert [line["path"] for line in lines[1:-1]] == [r.path for batch in batches for r in batch]
+    assert lines[-1] == {"members": len(lines) - 2, "users": {"0": "root"}, "groups": {}}
+
+
+@given(name=NAMES, size=NUMBERS, mtime=TIMES, mode=st.integers(0, 0o7777))
+def test_the_quick_line_of_a_file_is_the_same(
+    name: bytes, size: int, mtime: int, mode: int
+) -> None:
+    args = (size, mtime, 2, 3, mode, 4, 5)
+    assert manifest.file_line(name, *args, DIGEST) == manifest.record_line(
+        name, FILE, *args, sha256=DIGEST
+    )
+
+
+def some_records() -> list[Record]:
+    return [
+        Record(path=f"d/{n}", type=FILE, size=n, mtime_ns=n, ctime_ns=n, inode=n, mode=0o644,
+               uid=0, gid=0, sha256=DIGEST)
+        for n in range(5)
+    ]  # fmt: skip
+
+
+def read_all(data: bytes) -> list[Record]:
+    return list(manifest.read_manifest(data).records())
+
+
+def test_a_manifest_cut_anywhere_says_so() -> None:
+    data = pack([some_records(), some_records()])
+    for length in range(len(data)):
+        with pytest.raises(ArchiveError):
+            read_all(data[:length])
+
+
+def test_a_flipped_byte_is_told_or_changes_nothing() -> None:
+    data = pack([some_records()])
+    whole = read_all(data)
+    for at in range(len(data)):
+        bad = bytearray(data)
+        bad[at] ^= 0x55
+        try:
+            assert read_all(bytes(bad)) == whole
+        except ArchiveError:
+            continue
+
+
+@pytest.mark.parametrize("members", [4, 6])
+def test_missing_and_surplus_lines_are_told(members: int) -> None:
+    with pytest.raises(ArchiveError, match=f"lists 5 members, its last line says {members}"):
+        read_all(pack([some_records()], members))
+
+
+def test_a_later_version_says_what_to_do() -> None:
+    later = Header(**{**_fields(HEADER), "pybak_manifest": manifest.VERSION + 1})
+    with pytest.raises(ArchiveError, match="update PyBak"):
+        manifest.read_manifest(manifest.pack_line(later))
+
+
+def _fields(header: Header) -> dict[str, object]:
+    return {name: getattr(header, name) for name in header.__struct_fields__}
