@@ -1,0 +1,56 @@
+"""Keep a run's row in the catalog without ever standing in the run's way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pybak.catalog.runs import Catalog, CatalogError
+
+
+class RunRecorder:
+    """Writes one run's row; a catalog that fails is noted in `problem` and left alone."""
+
+    def __init__(
+        self,
+        url: str,
+        run_id: str,
+        *,
+        kind: str,
+        job: str,
+        options: Mapping[str, Any],
+        now: datetime,
+    ) -> None:
+        """Insert the run as running."""
+        self.problem: str | None = None
+        self._run_id = run_id
+        self._catalog: Catalog | None = None
+        try:
+            self._catalog = Catalog(url)
+            self._catalog.begin_run(run_id, kind=kind, job=job, options=options, now=now)
+        except CatalogError as error:
+            self.problem = str(error)
+
+    def finish(
+        self,
+        *,
+        status: str,
+        counts: Mapping[str, Any],
+        now: datetime,
+        archive: str | None = None,
+        message: str | None = None,
+    ) -> str | None:
+        """Complete the row; give what went wrong with the catalog in this run, if anything."""
+        if self._catalog is not None and self.problem is None:
+            try:
+                self._catalog.finish_run(
+                    self._run_id,
+                    status=status, counts=counts, now=now, archive=archive, message=message,
+                )  # fmt: skip
+            except CatalogError as error:
+                self.problem = str(error)
+        if self._catalog is not None:
+            self._catalog.close()
+            self._catalog = None
+        return self.problem
