@@ -1,0 +1,199 @@
+"""Read files that other programs may be writing, moving or deleting right now.
+
+A file is opened without following a link in its last component, compared before and after the
+read, and read again when it moved. What can't be had is a `SourceError` with a code that says
+whose fault it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from pybak import problems
+from pybak.errors import SourceError
+
+Read = Callable[[int, int, int], bytes]
+"""`os.pread`: file descriptor, length, offset."""
+
+READ_ATTEMPTS: Final = 4
+"""One read and three retries."""
+_RETRY_SECONDS: Final = (0.05, 0.2, 0.8)
+_RETRY_ERRNOS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR})
+
+# O_NONBLOCK: opening a FIFO that took a file's place must not wait for a writer.
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_NOATIME = getattr(os, "O_NOATIME", 0)
+_S_IFMT = 0o170000
+
+
+class State(NamedTuple):
+    """What tells whether a file's content moved between two looks."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def state_of(status: os.stat_result) -> State:
+    """Take the telling parts of a stat result."""
+    return State(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def read_small(path: bytes, limit: int) -> tuple[bytes, os.stat_result] | None:
+    """Read a regular file of at most `limit` bytes in the fewest calls; give content and status.
+
+    None when anything at all is out of the ordinary (larger, moved, refused, gone): then
+    `open_source` and `read_range` find out what it is. About 6 microseconds and the copy.
+    """
+    try:
+        fd = os.open(path, _OPEN_FLAGS | _NOATIME)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        size = status.st_size
+        if status.st_mode & _S_IFMT != stat.S_IFREG or size > limit:
+            return None
+        data = os.pread(fd, size, 0) if size else b""
+        after = os.fstat(fd)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    if (
+        len(data) != size
+        or after.st_mtime_ns != status.st_mtime_ns
+        or after.st_size != size
+        or after.st_ctime_ns != status.st_ctime_ns
+    ):
+        return None
+    return data, status
+
+
+def open_source(path: bytes) -> tuple[int, os.stat_result]:
+    """Open the regular file `path`; give its descriptor and status.
+
+    Leaves its access time alone where the system allows it (own files, or root).
+    Raises SourceError: vanished, type_changed, unreadable, io_error.
+    """
+    for attempt in range(READ_ATTEMPTS):
+        try:
+            fd = _open(path)
+        except OSError as error:
+            if error.errno in _RETRY_ERRNOS and attempt < len(_RETRY_SECONDS):
+                time.sleep(_RETRY_SECONDS[attempt])
+                continue
+            raise _open_error(error) from error
+        try:
+            status = os.fstat(fd)
+        except OSError as error:
+            os.close(fd)
+            raise _open_error(error) from error
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise SourceError("was a file when listed, is none now", problems.TYPE_CHANGED)
+        return fd, status
+    raise AssertionError("the last attempt returns or raises")
+
+
+def look_again(fd: int) -> os.stat_result:
+    """Give the status of an open file after it was read. Raises SourceError (io_error)."""
+    try:
+        return os.fstat(fd)
+    except OSError as error:  # network file systems lose files that are open
+        raise SourceError(f"lost while it was read: {_text(error)}", problems.IO_ERROR) from error
+
+
+def _open(path: bytes) -> int:
+    if _NOATIME:
+        try:
+            return os.open(path, _OPEN_FLAGS | _NOATIME)
+        except PermissionError:
+            pass  # someone else's file: O_NOATIME needs its owner or root
+    return os.open(path, _OPEN_FLAGS)
+
+
+def _open_error(error: OSError) -> SourceError:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return SourceError("vanished before it was read", problems.VANISHED)
+    if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+        return SourceError("was a file when listed, is none now", problems.TYPE_CHANGED)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return SourceError("permission denied", problems.UNREADABLE)
+    if error.errno in _RETRY_ERRNOS:
+        return SourceError(f"can't be opened: {_text(error)}", problems.IO_ERROR)
+    return SourceError(f"can't be opened: {_text(error)}", problems.UNREADABLE)
+
+
+def read_range(fd: int, length: int, offset: int, read: Read = os.pread) -> bytes:
+    """Read up to `length` bytes at `offset`; fewer only at the end of the file.
+
+    A failing read is tried again three times. Raises SourceError (io_error) then.
+    """
+    data = _read_once(fd, length, offset, read)
+    if len(data) == length or not data:
+        return data
+    pieces = [data]  # short reads happen on network and FUSE file systems
+    got = len(data)
+    while got < length:
+        data = _read_once(fd, length - got, offset + got, read)
+        if not data:
+            break
+        pieces.append(data)
+        got += len(data)
+    return b"".join(pieces)
+
+
+def _read_once(fd: int, length: int, offset: int, read: Read) -> bytes:
+    for wait in _RETRY_SECONDS:
+        try:
+            return read(fd, length, offset)
+        except OSError as error:
+            if error.errno not in _RETRY_ERRNOS:
+                raise _read_error(error, offset) from error
+        time.sleep(wait)
+    try:
+        return read(fd, length, offset)
+    except OSError as error:
+        raise _read_error(error, offset) from error
+
+
+def _read_error(error: OSError, offset: int) -> SourceError:
+    return SourceError(f"read error near byte {offset}: {_text(error)}", problems.IO_ERROR)
+
+
+def read_pieces(
+    fd: int, start: int, length: int, piece: int, read: Read = os.pread
+) -> Iterator[bytes]:
+    """Yield `length` bytes from `start` on in pieces; ends early where the file does."""
+    at, end = start, start + length
+    while at < end:
+        data = read_range(fd, min(piece, end - at), at, read)
+        if not data:
+            return
+        yield data
+        at += len(data)
+
+
+def read_link(path: bytes) -> bytes:
+    """Give the target of the symbolic link `path`.
+
+    Raises SourceError: vanished, type_changed, unreadable.
+    """
+    try:
+        return os.readlink(path)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            message = "was a symbolic link when listed, is none now"
+            raise SourceError(message, problems.TYPE_CHANGED) from error
+        raise _open_error(error) from error
+
+
+def _text(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,146 @@
+"""What every test stands on: markers, an environment of its own, commands, a Prefect server.
+
+Fixtures to use in tests:
+
+- `run_command`: runs `python flows/NAME.py …` with the session's server; see `commands.Commands`.
+- `prefect_server`: the API address of a real Prefect server, one for the whole session, started
+  when a test first asks for it. It serves the API but runs no scheduler.
+- `prefect_api`: an httpx client on that address, to look at runs and artifacts.
+- `in_prefect`: flows called inside the test process use that server.
+
+Markers:
+
+- `@pytest.mark.full`: long or large; deselected unless pytest gets `--full`.
+- `@pytest.mark.needs_root`: needs root, for mounts or ownership.
+- `@pytest.mark.needs_tool("7zz|7z", "unzip")`: needs all of these programs; `|` is "or".
+
+What a marker needs and is missing skips the test, with the reason; with `CI=true` it fails, so
+that nothing goes unchecked there. `.ci/install-components` installs the programs.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from commands import Commands, find_tool
+
+if TYPE_CHECKING:
+    import httpx
+
+# Variables of the reader's shell that would change what the program does.
+_FOREIGN = ("PREFECT_", "PYBAK_", "DASK_")
+_SETTLED = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+    "TZ": "UTC",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full", action="store_true", help="also run the tests that are long or large"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle the environment before anything imports Prefect, which reads it once."""
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN):
+            del os.environ[name]
+    folder = tempfile.TemporaryDirectory(prefix="pybak-tests-")
+    config.add_cleanup(folder.cleanup)
+    os.environ.update(_SETTLED, PREFECT_HOME=f"{folder.name}/prefect")
+    time.tzset()
+    os.umask(0o022)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--full"):
+        return
+    long = [item for item in items if item.get_closest_marker("full")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    missing = [
+        name
+        for marker in item.iter_markers("needs_tool")
+        for name in marker.args
+        if find_tool(name) is None
+    ]
+    if missing:
+        _cannot_run(f"needs {' and '.join(missing)}; run .ci/install-components")
+    if item.get_closest_marker("needs_root") and os.geteuid() != 0:
+        _cannot_run("needs root")
+
+
+def _cannot_run(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Give each test its own PYBAK_HOME, and put umask and time zone back afterwards."""
+    monkeypatch.setenv("PYBAK_HOME", str(tmp_path_factory.mktemp("pybak-home")))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    umask = os.umask(0o022)
+    yield
+    os.umask(umask)
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the API address of a real Prefect server, as a command would start it."""
+    from flows.support.server import TemporaryServer
+
+    folder = tmp_path_factory.mktemp("prefect-server")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PREFECT_HOME", str(folder / "home"))
+        environment.delenv("PREFECT_API_URL", raising=False)
+        server = TemporaryServer(folder / "server.log")
+    with server:
+        server.wait()
+        yield server.url
+
+
+@pytest.fixture
+def prefect_api(prefect_server: str) -> Iterator[httpx.Client]:
+    """Give a client of the server's REST API: `prefect_api.post("/flow_runs/filter", json={})`."""
+    import httpx
+
+    with httpx.Client(base_url=prefect_server, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def in_prefect(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let flows that are called in this process use the session's server."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        yield
+
+
+@pytest.fixture
+def run_command(tmp_path: Path, request: pytest.FixtureRequest) -> Commands:
+    """Give what runs commands: `run_command("backup", source, "--to", folder, "--json")`.
+
+    The result has `rc`, `stdout`, `stderr`, `seconds` and, parsed, `json`. `run_command.running`
+    starts one for tests that send it signals. The server starts when it is first needed.
+    """
+    return Commands(tmp_path, lambda: str(request.getfixturevalue("prefect_server")))

@@ -1,0 +1,153 @@
+"""Planning: every file in one batch, every batch in one hand, the last ones small."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pybak import plan as plan_module
+from pybak.entries import FILE, FOLDER, LINK, Entry, Root, write_entries
+from pybak.plan import (
+    DIRECT,
+    PROCESSES,
+    THREADS,
+    Batch,
+    choose_cluster,
+    deal,
+    plan_backup,
+    read_batch,
+    read_job,
+)
+
+ROOTS = [Root(b"/home/me/docs", b"docs")]
+
+
+def entry(number: int, size: int = 0, kind: str = FILE) -> Entry:
+    return Entry(0, b"%06d" % number, kind, size, 1, 1, number, 1, 0o644, 0, 0, 1)
+
+
+def plan(tmp_path: Path, entries: list[Entry], **how: object) -> tuple[object, list[Batch]]:
+    write_entries(tmp_path / "kept", entries)
+    settings = {
+        "total_bytes": sum(one.size for one in entries if one.kind == FILE), "level": 2,
+        "workers": 2,
+    } | how  # fmt: skip
+    made = plan_backup(tmp_path / "kept", ROOTS, tmp_path, **settings)  # type: ignore[arg-type]
+    return made, [read_batch(tmp_path, n, made.parts) for n in range(made.batches)]
+
+
+def test_every_entry_is_in_one_batch_in_the_order_of_the_walk(tmp_path: Path) -> None:
+    sizes = [0, 10, 3 << 20, 5 << 20, 100 << 20, 1, 2 << 20] * 30
+    entries = [entry(n, size) for n, size in enumerate(sizes)]
+    made, batches = plan(tmp_path, entries)
+    small = [one for batch in batches if batch.part is None for one in batch.entries]
+    large = [batch.entries[0] for batch in batches if batch.part and batch.part.number == 0]
+    assert small == [one for one in entries if one.size <= plan_module.PART_BYTES]
+    assert large == [one for one in entries if one.size > plan_module.PART_BYTES]
+    assert (made.files, made.bytes) == (len(entries), sum(sizes))
+    assert read_job(tmp_path).batches == len(batches) == made.batches
+    assert all(batch.part is not None for batch in batches[: made.parts])
+
+
+@pytest.mark.parametrize("size", [1, 10**9, 5 << 30])
+def test_the_parts_of_a_large_file_follow_each_other(tmp_path: Path, size: int) -> None:
+    size += plan_module.PART_BYTES
+    _, batches = plan(tmp_path, [entry(0, size)])
+    at = 0
+    for number, batch in enumerate(batches):
+        assert batch.part is not None
+        assert (batch.part.number, batch.part.offset) == (number, at)
+        assert batch.part.count == len(batches)
+        assert 0 < batch.part.length <= plan_module.PART_BYTES
+        at += batch.part.length
+    assert at == size
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 100])
+def test_a_chunk_size_bounds_the_files_of_a_batch(tmp_path: Path, chunk_size: int) -> None:
+    _, batches = plan(tmp_path, [entry(n) for n in range(100)], chunk_size=chunk_size)
+    assert [len(batch.entries) for batch in batches][:-1] == [chunk_size] * (len(batches) - 1)
+    assert len(batches) == math.ceil(100 / chunk_size)
+
+
+def test_batches_are_of_some_mib_whatever_the_total(tmp_path: Path) -> None:
+    _, batches = plan(tmp_path, [entry(n, 1 << 20) for n in range(2000)])
+    sizes = [sum(one.size for one in batch.entries) for batch in batches]
+    assert max(sizes) <= 2 * min(sizes[:-1])
+    assert 4 << 20 <= max(sizes) <= 32 << 20
+
+
+def test_folders_and_links_count_for_what_they_are(tmp_path: Path) -> None:
+    made, batches = plan(tmp_path, [entry(0, 4096, FOLDER), entry(1, 12, LINK), entry(2, 5)])
+    assert (made.folders, made.files, made.bytes, len(batches)) == (1, 2, 5, 1)
+
+
+def test_folders_above_a_large_file_come_before_it_and_once(tmp_path: Path) -> None:
+    """Programs like unzip set modes and times only of folders they meet before their content."""
+    large = plan_module.PART_BYTES + 1
+
+    def at(path: bytes, size: int, kind: str = FILE) -> Entry:
+        return Entry(0, path, kind, size, 1, 1, 1, 1, 0o755, 0, 0, 1)
+
+    tree = [
+        at(b"", 4096, FOLDER), at(b"small", 1), at(b"a", 4096, FOLDER), at(b"a/b", 4096, FOLDER),
+        at(b"a/b/large1", large), at(b"a/large2", large), at(b"c", 4096, FOLDER), at(b"c/f", 1),
+    ]  # fmt: skip
+    made, batches = plan(tmp_path, tree)
+    first = [batch for batch in batches if batch.part and batch.part.number == 0]
+    assert [[one.path for one in batch.folders] for batch in first] == [[b"", b"a", b"a/b"], []]
+    assert not any(batch.folders for batch in batches if batch not in first)
+    assert [one.path for one in batches[-1].entries] == [b"small", b"c", b"c/f"]
+    assert (made.folders, made.files) == (4, 4)
+
+
+def test_nothing_to_do_makes_no_batch(tmp_path: Path) -> None:
+    made, batches = plan(tmp_path, [])
+    assert (made.hands, batches, made.cluster) == ((), [], DIRECT)
+
+
+@given(batches=st.integers(0, 5000), workers=st.integers(1, 256))
+def test_every_batch_is_dealt_once_to_few_hands(batches: int, workers: int) -> None:
+    hands = list(deal(batches, workers))
+    dealt = Counter(number for hand in hands for number in hand.batches())
+    assert dealt == Counter(range(batches))
+    waves = 3 + math.log(max(batches / workers, 1)) / -math.log(1 - plan_module._WAVE_SHARE)
+    assert len(hands) <= workers * waves
+    assert all(len(hand.batches()) for hand in hands)
+
+
+@given(batches=st.integers(50, 5000), workers=st.integers(1, 8))
+def test_the_last_hands_are_single_batches(batches: int, workers: int) -> None:
+    """So that nobody waits long for the last worker."""
+    hands = list(deal(batches, workers))
+    assert all(len(hand.batches()) == 1 for hand in hands[-workers:])
+    assert len(hands[0].batches()) > 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seconds", "locked", "workers", "fit", "chosen"),
+    [
+        ("auto", 0.1, 0, 2, True, DIRECT),
+        ("auto", 5, 0.1, 2, True, THREADS),
+        ("auto", 60, 50, 2, True, PROCESSES),
+        ("auto", 60, 50, 2, False, THREADS),
+        ("auto", 60, 50, 1, True, THREADS),
+        ("threads", 0.1, 0, 2, True, THREADS),
+        ("processes", 0.1, 0, 2, False, PROCESSES),
+        ("tcp://h:1", 0.1, 0, 2, True, "tcp://h:1"),
+    ],
+)
+def test_the_cluster_fits_the_work(
+    wanted: str, seconds: float, locked: float, workers: int, fit: bool, chosen: str
+) -> None:
+    assert (
+        choose_cluster(
+            wanted, seconds=seconds, locked_seconds=locked, workers=workers, processes_fit=fit
+        )
+        == chosen
+    )
