@@ -1,0 +1,38 @@
+"""What came of a part of a restore."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """Counts of files and links, and bytes written. `stopped` means that someone asked to stop.
+
+    `problems_file` holds what `pybak.problems.read_problems` reads; None if nothing was written.
+    """
+
+    restored: int = 0
+    skipped: int = 0
+    failed: int = 0
+    size: int = 0
+    stopped: bool = False
+    problems_file: Path | None = None
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room left for more."""
+    return isinstance(error, OSError) and error.errno in _DISK_FULL
+
+
+def reason(error: Exception) -> str:
+    """Give an operating system's reason in a few words."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error)

@@ -1,0 +1,153 @@
+"""A restore that writes nothing: what it would count and meet, by looking at the target.
+
+Damage inside of members shows only when they are read, so it is not foreseen here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pybak.entries import LINK
+from pybak.errors import ArchiveError
+from pybak.formats.zip_reader import ZipFile
+from pybak.problems import EXISTS, STORAGE, Problem
+from pybak.restore.extract import link_target
+from pybak.restore.finish import may_replace
+from pybak.restore.folders import Folders
+from pybak.restore.items import Folder, Item
+from pybak.restore.outcome import Outcome
+from pybak.restore.overwrite import IF_CHANGED, reason_to_leave
+from pybak.restore.plan import Prepared
+
+_IN_THE_WAY = "a link or a file stands where its folder must be"
+
+
+class Rehearsal(NamedTuple):
+    """What would come of a restore; `problems` are those met at the target."""
+
+    outcome: Outcome
+    problems: list[Problem]
+
+
+def rehearse(prepared: Prepared) -> Rehearsal:
+    """Foretell the outcome of the restore that `prepared` describes.
+
+    Its own problems, which were known before, are not repeated. Raises ArchiveError,
+    NotFoundError or StorageError if the archive can't be opened.
+    """
+    with ZipFile(prepared.job.archive) as archive, _open_target(prepared) as folders:
+        return _Rehearser(prepared, archive, folders).run()
+
+
+@contextlib.contextmanager
+def _open_target(prepared: Prepared) -> Iterator[Folders | None]:
+    try:
+        folders = Folders(prepared.job.target)
+    except OSError:
+        yield None
+        return
+    with folders:
+        yield folders
+
+
+class _Rehearser:
+    def __init__(self, prepared: Prepared, archive: ZipFile, folders: Folders | None) -> None:
+        self._prepared = prepared
+        self._overwrite = prepared.job.overwrite
+        self._archive = archive
+        self._folders = folders
+        self._missing: set[bytes] = set() if folders else {b""}
+        self._blocked: set[bytes] = set()
+        self._problems: list[Problem] = []
+
+    def run(self) -> Rehearsal:
+        for folder in self._prepared.folders:
+            self._folder(folder)
+        restored = skipped = failed = size = 0
+        for item in (*self._prepared.files, *self._prepared.links):
+            problem = self._item(item)
+            if problem is None:
+                restored += 1
+                size += item.member.size if item.kind != LINK else 0
+            else:
+                skipped += problem.is_skip
+                failed += not problem.is_skip
+                self._problems.append(problem)
+        return Rehearsal(Outcome(restored, skipped, failed, size), self._problems)
+
+    def _folder(self, folder: Folder) -> None:
+        above = folder.path.rpartition(b"/")[0]
+        if above in self._blocked:
+            self._block(folder, STORAGE, _IN_THE_WAY)
+            return
+        status = self._status(folder.path)
+        if status is None:
+            self._missing.add(folder.path)
+        elif not stat.S_ISDIR(status.st_mode):
+            if may_replace(folder, status, self._overwrite):
+                self._missing.add(folder.path)
+            elif stat.S_ISLNK(status.st_mode):
+                self._block(folder, STORAGE, "a link or a file stands where a folder must be")
+            else:
+                self._block(folder, EXISTS, "a file stands in its place and stays")
+
+    def _block(self, folder: Folder, code: str, message: str) -> None:
+        self._blocked.add(folder.path)
+        self._problems.append(Problem(os.fsdecode(folder.path), code, message))
+
+    def _status(self, path: bytes) -> os.stat_result | None:
+        above, _, name = path.rpartition(b"/")
+        if above in self._missing or self._folders is None:
+            return None
+        try:
+            return os.stat(name, dir_fd=self._folders.fd(above), follow_symlinks=False)
+        except OSError:
+            return None
+
+    def _item(self, item: Item) -> Problem | None:
+        """Give what would keep a member from being restored."""
+        path = os.fsdecode(item.path)
+        if item.path.rpartition(b"/")[0] in self._blocked:
+            return Problem(path, STORAGE, f"can't be written: {_IN_THE_WAY}")
+        status = self._status(item.path)
+        if status is None:
+            return None
+        kept = reason_to_leave(item, status, self._overwrite)
+        if kept is None and item.kind == LINK and self._overwrite == IF_CHANGED:
+            kept = self._same_link(item, status)
+        if kept is not None:
+            return Problem(path, EXISTS, kept)
+        if stat.S_ISDIR(status.st_mode) and self._is_full(item.path):
+            message = "can't be written: a folder that is not empty stands in its place"
+            return Problem(path, STORAGE, message)
+        return None
+
+    def _same_link(self, item: Item, status: os.stat_result) -> str | None:
+        if not stat.S_ISLNK(status.st_mode):
+            return None
+        assert self._folders is not None
+        above, _, name = item.path.rpartition(b"/")
+        try:
+            there = os.readlink(name, dir_fd=self._folders.fd(above))
+            if there == link_target(self._archive, item):
+                return "exists already and points to the same place"
+        except (OSError, ArchiveError):
+            return None
+        return None
+
+    def _is_full(self, path: bytes) -> bool:
+        assert self._folders is not None
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        above, _, name = path.rpartition(b"/")
+        try:
+            fd = os.open(name, flags, dir_fd=self._folders.fd(above))
+        except OSError:
+            return True
+        try:
+            return bool(os.listdir(fd))
+        finally:
+            os.close(fd)
