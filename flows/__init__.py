@@ -1,0 +1,1 @@
+"""What happens, in order: each module is a Prefect flow and a command."""

@@ -1,0 +1,122 @@
+"""Unpack an archive.
+
+    python flows/restore.py backup_20261121_101500.zip --to ~/restored
+
+A Prefect flow and a command, like `flows/backup.py`.
+"""
+
+# Annotations stay objects here: `serve` pickles a flow's function by value, without the names that
+# only its annotations use.
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command listens, Ctrl-C just ends it
+    from flows.support.commands import restore_command
+    from flows.support.session import leave
+
+    leave(restore_command())
+
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+
+from flows.support.cluster import dask_runner
+from flows.support.fan_out import fan_out
+from flows.support.interrupt import stop_on_signal
+from flows.support.record import failure_recorded
+from flows.support.screen import Screen
+from flows.support.states import error_state, final_state
+from pybak.catalog.recorder import RunRecorder
+from pybak.errors import PyBakError
+from pybak.home import catalog_url
+from pybak.locate import locate_archive
+from pybak.options import RestoreOptions
+from pybak.portable import from_portable
+from pybak.report import Report
+from pybak.restore.run import RestoreRun
+from tasks.email_report import email_report
+from tasks.extract import extract
+from tasks.finish_restore import finish_restore
+from tasks.make_folders import make_folders
+from tasks.plan_restore import plan_restore
+from tasks.record_metadata import record_metadata
+
+ARTIFACT_KEY = "restore-report"
+RESTORING = "restoring"
+
+
+def _run_name() -> str:
+    given = flow_run.parameters
+    return f"{given.get('archive')} to {given.get('to')}"
+
+
+@flow(
+    name="restore",
+    description="Unpack an archive, whole or in part.",
+    flow_run_name=_run_name,
+    task_runner=dask_runner(),
+    persist_result=False,
+)
+def restore(
+    archive: str,
+    to: str,
+    job: str | None = None,
+    options: RestoreOptions = RestoreOptions(),  # noqa: B008 - Prefect shows it as the default
+) -> State[Any]:
+    """Unpack an archive, whole or in part.
+
+    Args:
+        archive: The archive's path, the id of the run that made it, or "latest".
+        to: The folder to restore into; it is made if missing.
+        job: The job whose latest archive is meant.
+        options: What is restored and how.
+
+    """
+    try:
+        found = locate_archive(from_portable(archive), job=job, catalog_url=catalog_url())
+        with (
+            RestoreRun(found, from_portable(to), options) as run,
+            stop_on_signal(run.request_cancel),
+            Screen.current() as screen,
+        ):
+            if options.dry_run:
+                report: Report = run.rehearse()
+                email_report(ARTIFACT_KEY, report)
+            else:
+                report = _restore(run, job, screen)
+            return final_state(report)
+    except PyBakError as error:
+        get_run_logger().error("%s", error)
+        return error_state(error)
+
+
+def _restore(run: RestoreRun, job: str | None, screen: Screen) -> Report:
+    recorder = RunRecorder(
+        catalog_url(), run.run_id, kind="restore", job=job or str(run.archive),
+        options=run.options.model_dump(), now=run.started_at,
+    )  # fmt: skip
+    with failure_recorded(recorder, screen):
+        plan = plan_restore(run)
+        run.check_cancelled()
+        made = make_folders(plan)
+        screen.working(RESTORING, run.staging, files=plan.files, size_bytes=plan.size)
+        calls = [
+            {"staging": run.staging, "name": f"{number:03d}", "batch": batch}
+            for number, batch in enumerate(plan.batches)
+        ]
+        outcomes = fan_out(
+            extract, calls, cluster=run.cluster(plan), workers=run.workers,
+            on_failure=run.request_cancel, is_stopping=run.is_stopping, screen=screen,
+        )  # fmt: skip
+        run.check_cancelled()
+        outcomes.append(finish_restore(run.staging, plan))
+        run.check_cancelled()
+        report = run.report(plan, made, outcomes)
+    record_metadata(
+        recorder, status=report.status, counts=report.files.to_json(), now=datetime.now(UTC)
+    )
+    email_report(ARTIFACT_KEY, report)
+    return report

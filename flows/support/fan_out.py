@@ -1,0 +1,116 @@
+"""Hand work to the cluster and gather it again, one future at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from prefect import Task, get_run_logger
+from prefect.context import SettingsContext, get_settings_context
+
+from flows.support.cluster import ClusterError, choose
+from flows.support.screen import Screen
+from pybak.errors import Interrupted, PyBakError
+from pybak.plan import DIRECT
+
+_Result = TypeVar("_Result")
+_POLL_SECONDS = 0.5
+_PATIENCE_SECONDS = 3.0
+
+
+class WorkerError(PyBakError):
+    """A worker failed in a way that is no answer of ours: it died, or hit a bug."""
+
+
+def fan_out(
+    task: Task[..., _Result],
+    calls: Sequence[dict[str, Any]],
+    *,
+    cluster: str,
+    workers: int,
+    on_failure: Callable[[], None],
+    is_stopping: Callable[[], bool],
+    screen: Screen,
+) -> list[_Result]:
+    """Run `task` once for each of `calls` (keyword arguments), side by side.
+
+    With `cluster` "direct" the task is called here, one after the other. `on_failure` is called
+    at the first failure, to stop what still runs; the first failure is raised when all are done.
+    Once `is_stopping` says so, tasks get a few seconds to end by themselves; those that don't
+    (they wait for a worker, or it is gone) are cancelled.
+    """
+    if cluster == DIRECT:
+        return [_direct(task, call, on_failure) for call in calls]
+    choose(cluster, workers)
+    try:
+        with _settings_as_they_are():
+            futures = [task.submit(**call) for call in calls]
+    except ClusterError as error:
+        message = f"{error}; doing the work in this process"
+        get_run_logger().warning(message)
+        screen.warn(message)
+        return [_direct(task, call, on_failure) for call in calls]
+    results: list[_Result] = []
+    failure: BaseException | None = None
+    for future in futures:
+        try:
+            _wait(future, is_stopping)
+            results.append(future.result())
+        except Exception as error:
+            if failure is None or (isinstance(failure, Interrupted) and _is_ours(error)):
+                failure = error
+            on_failure()
+    if failure is None:
+        return results
+    if _is_ours(failure):
+        raise failure
+    raise WorkerError(f"a worker failed: {_first_line(failure)}") from failure
+
+
+def _wait(future: Any, is_stopping: Callable[[], bool]) -> None:
+    """Wait until a Dask future is done. Raises Interrupted, and cancels it, if it is stuck."""
+    patience = _PATIENCE_SECONDS
+    while not future.wrapped_future.done():
+        future.wait(timeout=_POLL_SECONDS)
+        if is_stopping():
+            patience -= _POLL_SECONDS
+        if patience < 0:
+            future.wrapped_future.cancel()
+            raise Interrupted("stopped on request")
+
+
+class _WholeSettings(SettingsContext):
+    """Hands Prefect's settings to workers as one object.
+
+    Prefect takes them apart value by value for every task and puts them together from all their
+    sources again in the worker: 110 ms a task, most of its cost, under the interpreter lock.
+    """
+
+    def serialize(self, include_secrets: bool = True) -> dict[str, Any]:  # noqa: ARG002
+        """Give what `SettingsContext` is made of."""
+        return {"profile": self.profile, "settings": self.settings}
+
+
+def _settings_as_they_are() -> _WholeSettings:
+    current = get_settings_context()
+    return _WholeSettings(profile=current.profile, settings=current.settings)
+
+
+def _direct(
+    task: Task[..., _Result], call: dict[str, Any], on_failure: Callable[[], None]
+) -> _Result:
+    try:
+        result: _Result = task(**call)
+        return result
+    except BaseException:
+        on_failure()
+        raise
+
+
+def _is_ours(error: BaseException) -> bool:
+    return isinstance(error, PyBakError)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

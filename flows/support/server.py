@@ -1,0 +1,211 @@
+"""One Prefect server for a command: found if one runs, else started and stopped again.
+
+Nothing here imports Prefect, so that the server starts while Prefect is being imported.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, Self
+from urllib.parse import urlsplit
+
+from pybak.errors import PyBakError
+
+DEFAULT_URL: Final = "http://127.0.0.1:4200/api"
+_PROBE_SECONDS = 2.0
+_START_SECONDS = 120.0  # migrations of a first database on a slow disk
+_STOP_SECONDS = 5.0
+_POLL_SECONDS = 0.03
+_LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
+
+# What makes a server that lives for minutes start quickly. The names with two underscores are
+# Prefect's own private ones, which its built-in temporary server gets too.
+_SERVER_SETTINGS: Final = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+    "PREFECT_SERVER_UI_ENABLED": "0",
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "0",
+    "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+
+
+class ServerError(PyBakError):
+    """No Prefect server could be reached or started."""
+
+
+def find_server(environ: Mapping[str, str], version: str) -> str | None:
+    """Give the API address of a Prefect server to use, or None if one must be started.
+
+    `PREFECT_API_URL`, from the environment or Prefect's active profile, decides alone if it is
+    set; else a server of the same `version` at Prefect's default address is used if it is the
+    user's own. Raises ServerError if the named server does not answer.
+    """
+    if url := environ.get("PREFECT_API_URL") or _profile_url(environ):
+        if not is_healthy(url):
+            raise ServerError(
+                f"{url}: no Prefect server answers; start it (`prefect server start`), "
+                "or unset PREFECT_API_URL"
+            )
+        return url
+    default = urlsplit(DEFAULT_URL)
+    is_ours = default.port is not None and is_own_listener(default.port)
+    if is_ours and _get(DEFAULT_URL + "/admin/version") == version:
+        return DEFAULT_URL
+    return None
+
+
+def _profile_url(environ: Mapping[str, str]) -> str | None:
+    """Give the API address that `prefect config set` wrote into the active profile."""
+    path = environ.get("PREFECT_PROFILES_PATH") or _prefect_home(environ) / "profiles.toml"
+    try:
+        profiles = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        name = environ.get("PREFECT_PROFILE") or profiles["active"]
+        url = profiles["profiles"][name]["PREFECT_API_URL"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(url)
+
+
+def _prefect_home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+
+
+def is_own_listener(port: int, table: Path = Path("/proc/net/tcp")) -> bool:
+    """Whether this user or root listens on a port of the loopback address (Linux only).
+
+    A server of someone else's would learn paths and options, and could tell any state.
+    """
+    try:
+        rows = table.read_text().splitlines()[1:]
+    except OSError:
+        return False
+    for row in rows:
+        fields = row.split()
+        if int(fields[1].rsplit(":", 1)[1], 16) == port and fields[3] == _LISTENING:
+            return int(fields[7]) in (0, os.geteuid())
+    return False
+
+
+def is_healthy(url: str) -> bool:
+    """Whether a Prefect server answers at this API address."""
+    return _get(url.rstrip("/") + "/health") is True
+
+
+def _get(url: str) -> object:
+    """Fetch a small JSON document; None for any failure."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    try:
+        connection = kind(parts.netloc, timeout=_PROBE_SECONDS)
+        try:
+            connection.request("GET", parts.path)
+            response = connection.getresponse()
+            return json.loads(response.read()) if response.status == http.client.OK else None
+        finally:
+            connection.close()
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
+
+
+def _take_turn(environ: Mapping[str, str]) -> int | None:
+    """Hold the lock under which servers of one Prefect home start; None where there is none."""
+    home = _prefect_home(environ)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = os.open(home / "pybak-start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+class TemporaryServer:
+    """A server process of our own; a context manager that stops it."""
+
+    def __init__(self, log: Path) -> None:
+        """Start it at once, on a free port of the loopback address; it logs to `log`.
+
+        Waits while another one starts: both would make the tables of a first database.
+        """
+        self._start_lock = _take_turn(os.environ)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+            listener.set_inheritable(True)
+            self._log = log
+            with self._open_log() as output:
+                self._process = subprocess.Popen(  # noqa: S603 - our own module
+                    [sys.executable, "-m", "flows.support.serve_api", str(listener.fileno())],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    env=os.environ | _SERVER_SETTINGS,
+                    pass_fds=[listener.fileno()],
+                    start_new_session=True,
+                )
+
+    def _open_log(self) -> BinaryIO:
+        try:
+            self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return self._log.open("wb")
+        except OSError as error:
+            self._end_turn()
+            raise ServerError(
+                f"{self._log.parent}: {(error.strerror or str(error)).lower()}; "
+                "set PYBAK_HOME to a folder you can write"
+            ) from error
+
+    def wait(self) -> None:
+        """Return when it answers. Raises ServerError if it does not."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not is_healthy(self.url):
+            if self._process.poll() is not None:
+                raise ServerError(f"Prefect's server did not start; see {self._log}")
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"Prefect's server did not answer in {_START_SECONDS:.0f} s; see {self._log}"
+                )
+            time.sleep(_POLL_SECONDS)
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._start_lock is not None:
+            os.close(self._start_lock)
+            self._start_lock = None
+
+    def stop(self) -> None:
+        """Let it finish what it was sent, then end it."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._end_turn()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()

@@ -1,0 +1,103 @@
+"""Run one flow as a command: a Prefect server, the flow, and everything put away again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from flows.support import environment
+from flows.support.interrupt import stop_at_once_on_signal
+from flows.support.screen import Screen
+from flows.support.server import TemporaryServer, find_server
+from pybak.cli import View
+from pybak.errors import PyBakError
+from pybak.home import home
+from pybak.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.objects import State
+
+    from pybak.report import Report
+
+STARTING: Final = "starting Prefect"
+_DRAIN_SECONDS = 5.0
+
+
+class FlowError(PyBakError):
+    """Prefect ended a run in a way that no flow of ours chose."""
+
+
+def run_flow(
+    load: Callable[[], Flow[..., State[Any]]], parameters: Mapping[str, Any], view: View
+) -> Report:
+    """Run the flow that `load` imports with a server found or started; give its report.
+
+    Prefect is imported while the server starts. Raises the error that ended the flow.
+    """
+    stop_at_once_on_signal()
+    screen = Screen(ProgressLine(enabled=not (view.quiet or view.json or view.debug)))
+    screen.show()
+    with screen, _server(debug=view.debug) as server:
+        screen.phase(STARTING)
+        flow = load()
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+        if server is not None:
+            server.wait()
+        # The thread that sends heartbeats would keep the end waiting for up to a second.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            state = flow(**parameters, return_state=True)
+        _drain()
+    return _report(state)
+
+
+@contextmanager
+def _server(*, debug: bool) -> Iterator[TemporaryServer | None]:
+    """Settle which server is used; yields it if it is our own, and stops it afterwards."""
+    url = find_server(os.environ, version("prefect"))
+    if url is not None:
+        environment.prepare(os.environ, url, debug=debug)
+        yield None
+        return
+    with TemporaryServer(home() / "prefect-server.log") as server:
+        environment.prepare(os.environ, server.url, debug=debug)
+        yield server
+
+
+def _drain() -> None:
+    """Send what Prefect still holds back, before its server goes."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=_DRAIN_SECONDS)
+    EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now; taking the interpreter apart takes up to a second and changes nothing.
+
+    All that must not be lost is on its way already: servers are told, clusters closed, files
+    synced. Only what is buffered for the terminal is left.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
+
+
+def _report(state: State[Any]) -> Report:
+    # `state.result()` starts an event loop and looks for stored results, a second for nothing:
+    # the flow has run in this process, so the record holds the value itself.
+    result: Any = getattr(state.data, "result", state.data)
+    if isinstance(result, PyBakError):
+        raise result
+    if result is None or isinstance(result, BaseException):
+        raise FlowError(f"the flow run ended as {state.name}: {state.message}") from result
+    report: Report = result
+    return report

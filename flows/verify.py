@@ -1,0 +1,131 @@
+"""Check that archives are whole.
+
+    python flows/verify.py backup_20261121_101500.zip
+
+A Prefect flow and a command, like `flows/backup.py`.
+"""
+
+# Annotations stay objects here: `serve` pickles a flow's function by value, without the names that
+# only its annotations use.
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command listens, Ctrl-C just ends it
+    from flows.support.commands import verify_command
+    from flows.support.session import leave
+
+    leave(verify_command())
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+
+from flows.support.cluster import dask_runner
+from flows.support.fan_out import fan_out
+from flows.support.interrupt import stop_on_signal
+from flows.support.record import failure_recorded
+from flows.support.screen import Screen
+from flows.support.states import error_state, final_state
+from pybak.catalog.recorder import RunRecorder
+from pybak.errors import ArchiveError, PyBakError
+from pybak.home import catalog_url
+from pybak.locate import locate_archive
+from pybak.options import VerifyOptions
+from pybak.portable import from_portable
+from pybak.report import ArchiveCheck, Report
+from pybak.verify_run import DAMAGED, VerifyRun
+from tasks.check import check
+from tasks.email_report import email_report
+from tasks.plan_verify import plan_verify
+from tasks.record_metadata import record_metadata
+
+ARTIFACT_KEY = "verify-report"
+VERIFYING = "verifying"
+
+
+def _run_name() -> str:
+    return ", ".join(flow_run.parameters.get("archives") or ["nothing"])
+
+
+@flow(
+    name="verify",
+    description="Read archives through and check every member.",
+    flow_run_name=_run_name,
+    task_runner=dask_runner(),
+    persist_result=False,
+)
+def verify(
+    archives: list[str],
+    job: str | None = None,
+    options: VerifyOptions = VerifyOptions(),  # noqa: B008 - Prefect shows it as the default
+) -> State[Any]:
+    """Read archives through and check every member: structure, CRC-32, SHA-256.
+
+    Args:
+        archives: Paths of archives, ids of the runs that made them, or "latest".
+        job: The job whose latest archive is meant.
+        options: How the check is made.
+
+    """
+    try:
+        found = [
+            locate_archive(from_portable(name), job=job, catalog_url=catalog_url())
+            for name in archives
+        ]
+        with (
+            VerifyRun(options) as run,
+            stop_on_signal(run.request_cancel),
+            Screen.current() as screen,
+        ):
+            return final_state(_verify(run, found, job, screen))
+    except PyBakError as error:
+        get_run_logger().error("%s", error)
+        return error_state(error)
+
+
+def _verify(run: VerifyRun, archives: list[Path], job: str | None, screen: Screen) -> Report:
+    recorder = RunRecorder(
+        catalog_url(), run.run_id, kind="verify", job=job or ", ".join(map(str, archives)),
+        options=run.options.model_dump(), now=run.started_at,
+    )  # fmt: skip
+    with failure_recorded(recorder, screen):
+        report = run.report(
+            [_check(run, archive, number, screen) for number, archive in enumerate(archives)]
+        )
+    record_metadata(
+        recorder, status=report.status, now=datetime.now(UTC),
+        counts={
+            "archives": len(report.archives),
+            "damaged": sum(len(done.damaged) for done in report.archives),
+        },
+    )  # fmt: skip
+    email_report(ARTIFACT_KEY, report)
+    return report
+
+
+def _check(run: VerifyRun, archive: Path, number: int, screen: Screen) -> ArchiveCheck:
+    run.check_cancelled()
+    try:
+        plan = plan_verify(run, archive, number)
+    except ArchiveError as error:
+        # One archive that can't be read at all must not keep the others from being checked.
+        return ArchiveCheck(archive=str(archive), status=DAMAGED, message=str(error))
+    folder = run.work_folder(number)
+    screen.working(VERIFYING, folder, files=plan.members, size_bytes=plan.size)
+    calls = [
+        {
+            "staging": run.staging, "folder": folder,
+            "name": f"{number:02d}-{index:03d}", "batch": batch,
+        }
+        for index, batch in enumerate(plan.batches)
+    ]  # fmt: skip
+    results = fan_out(
+        check, calls, cluster=run.cluster(plan), workers=run.workers,
+        on_failure=run.request_cancel, is_stopping=run.is_stopping, screen=screen,
+    )  # fmt: skip
+    run.check_cancelled()
+    return run.check(archive, plan, results)

@@ -1,0 +1,22 @@
+"""Read batches of members and check them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from pybak.progress import following
+from pybak.staging import is_cancelled
+from pybak.verify import Checked, verify_batch
+from tasks._settings import PLAIN
+
+
+@task(task_run_name="check-{name}", **PLAIN)
+def check(staging: Path, folder: Path, name: str, batch: Path) -> Checked:
+    """Read every member of one batch: header, size, CRC-32, SHA-256.
+
+    Looks in `staging` for the mark to stop, and tells in the archive's `folder` how far it is.
+    """
+    with following(folder / "progress" / name) as progress:
+        return verify_batch(batch, should_stop=lambda: is_cancelled(staging), progress=progress)

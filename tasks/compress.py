@@ -1,0 +1,23 @@
+"""Compress batches into segments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from pybak.compress import compress_batches
+from pybak.plan import Hand
+from pybak.progress import WorkerProgress
+from tasks._settings import PLAIN
+
+
+@task(task_run_name="compress-{name}", **PLAIN)
+def compress(staging: Path, name: str, start: int, stop: int, step: int) -> int:
+    """Compress the batches `range(start, stop, step)`; give how many.
+
+    Running it again does only what is missing.
+    """
+    hand = Hand(start, stop, step)
+    with WorkerProgress(staging / "progress" / name) as progress:
+        return compress_batches(staging, hand.batches(), advance=progress.advance)

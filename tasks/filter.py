@@ -1,0 +1,16 @@
+"""Decide what is kept."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from pybak.backup import BackupRun
+from pybak.discover import Discovery
+from pybak.filter import Filtered
+from tasks._settings import PLAIN
+
+
+@task(name="filter", task_run_name="filter", **PLAIN)
+def filter_files(run: BackupRun, found: Discovery) -> Filtered:
+    """Keep what the rules keep and the format can hold."""
+    return run.filter(found)

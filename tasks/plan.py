@@ -1,0 +1,21 @@
+"""Cut what is kept into batches."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger, task
+
+from pybak.backup import BackupRun
+from pybak.filter import Filtered
+from pybak.plan import BackupPlan
+from tasks._settings import PLAIN
+
+
+@task(name="plan", task_run_name="plan", **PLAIN)
+def plan_batches(run: BackupRun, kept: Filtered) -> BackupPlan:
+    """Plan the batches, who takes them, and where."""
+    plan = run.plan(kept)
+    get_run_logger().info(
+        "%d files, %d bytes in %d batches for %d workers (%s)",
+        plan.files, plan.bytes, plan.batches, plan.workers, plan.cluster,
+    )  # fmt: skip
+    return plan

@@ -1,0 +1,17 @@
+"""Decide what a restore writes where."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger, task
+
+from pybak.restore.plan import RestorePlan
+from pybak.restore.run import RestoreRun
+from tasks._settings import PLAIN
+
+
+@task(task_run_name="plan-restore", **PLAIN)
+def plan_restore(run: RestoreRun) -> RestorePlan:
+    """Read the archive's directory and manifest; plan the batches."""
+    plan = run.plan()
+    get_run_logger().info("%s", plan.summary())
+    return plan

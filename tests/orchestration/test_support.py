@@ -1,0 +1,210 @@
+"""What stands around the flows: finding a server, fanning out, ending as people expect."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from commands import PROJECT
+from hypothesis import given
+from hypothesis import strategies as st
+from prefect.logging import disable_run_logger
+
+import tasks.email_report as email_report_module
+from flows.support import cluster, fan_out, record, server, states
+from flows.support.interrupt import stop_on_signal
+from pybak.errors import ExitCode, Interrupted, StorageError
+from pybak.portable import from_portable, to_portable
+from pybak.report import CANCELLED, FAILED, BackupReport
+
+TABLE = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1068 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 {uid} 0 1 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "uid", "own"),
+    [("0A", os.geteuid(), True), ("0A", 0, True), ("0A", 4711, False), ("01", 0, False)],
+)
+def test_only_an_own_listener_is_trusted(tmp_path: Path, state: str, uid: int, own: bool) -> None:
+    table = tmp_path / "tcp"
+    table.write_text(TABLE.format(state=state, uid=uid))
+    assert server.is_own_listener(4200, table) is own
+    assert not server.is_own_listener(4201, table)
+    assert not server.is_own_listener(4200, tmp_path / "missing")
+
+
+def test_the_address_in_the_active_profile_is_used(tmp_path: Path, prefect_server: str) -> None:
+    (tmp_path / "profiles.toml").write_text(
+        f'active = "a"\n[profiles.a]\nPREFECT_API_URL = "{prefect_server}"\n[profiles.b]\n'
+    )
+    environ = {"PREFECT_HOME": str(tmp_path)}
+    assert server.find_server(environ, "0") == prefect_server
+    assert server.find_server(environ | {"PREFECT_PROFILE": "b"}, "0") is None
+
+
+def test_a_named_server_that_is_not_there_is_an_error_at_once() -> None:
+    with pytest.raises(server.ServerError, match="no Prefect server answers"):
+        server.find_server({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "0")
+
+
+def test_a_home_that_can_not_be_written_is_told_and_locks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    (tmp_path / "file").touch()
+    for _ in range(2):
+        with pytest.raises(server.ServerError, match="set PYBAK_HOME"):
+            server.TemporaryServer(tmp_path / "file" / "log")
+
+
+@given(st.binary(min_size=1, max_size=40).filter(lambda raw: b"\0" not in raw))
+def test_every_path_survives_a_flow_parameter(raw: bytes) -> None:
+    path = os.path.abspath(os.fsdecode(b"/" + raw))
+    portable = to_portable(path)
+    portable.encode("utf-8")
+    assert os.path.abspath(from_portable(portable)) == path
+
+
+def test_worker_processes_talk_over_tls() -> None:
+    """Other users of the machine must not be able to run code in them."""
+    cluster.choose("processes", 1)
+    with cluster.start_cluster() as started:
+        assert started.scheduler_address.startswith("tls://127.0.0.1:")
+
+
+def test_a_scheduler_without_workers_is_told(tmp_path: Path) -> None:
+    scheduler = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port",
+         "0", "--no-dashboard", "--scheduler-file", str(tmp_path / "s.json")],
+        stderr=subprocess.DEVNULL, cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        import json
+        import time
+
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "s.json").exists() or not (tmp_path / "s.json").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        address = json.loads((tmp_path / "s.json").read_text())["address"]
+        cluster.choose(address, 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cluster, "_WORKERS_SECONDS", 0.3)
+            with pytest.raises(cluster.ClusterError, match="has no workers"):
+                cluster.start_cluster().__enter__()
+    finally:
+        scheduler.terminate()
+        scheduler.wait()
+
+
+class StuckFuture:
+    """A Dask future that never gets a worker."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self.wrapped_future = SimpleNamespace(done=lambda: False, cancel=self.cancel)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def wait(self, timeout: float) -> None:
+        pass
+
+
+def test_what_is_stuck_is_cancelled_once_someone_asked_to_stop() -> None:
+    future = StuckFuture()
+    asked = iter([False, False])
+    with pytest.raises(Interrupted):
+        fan_out._wait(future, lambda: next(asked, True))
+    assert future.cancelled
+
+
+def test_a_report_that_can_not_be_left_does_not_fail_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("500")
+
+    monkeypatch.setattr(email_report_module, "create_markdown_artifact", refuse)
+    with disable_run_logger():
+        email_report_module.email_report.fn("backup-report", BackupReport(status="success"))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (StorageError("disk full\nmore"), FAILED),
+        (Interrupted("stopped"), CANCELLED),
+        (KeyboardInterrupt(), CANCELLED),
+        (ZeroDivisionError("a bug"), FAILED),
+    ],
+)
+def test_every_end_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, status: str
+) -> None:
+    """No run stays open in the catalog, whatever ended it."""
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(record, "record_metadata", lambda _recorder, **how: told.update(how))
+    recorder: Any = SimpleNamespace(problem=None)
+    before = datetime.now(UTC)
+    with pytest.raises(type(error)), record.failure_recorded(recorder, Screenless()):
+        raise error
+    assert told["status"] == status
+    assert "\n" not in told["message"]
+    assert before <= told["now"] <= datetime.now(UTC)
+
+
+class Screenless:
+    """Takes warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_a_catalog_that_can_not_be_used_is_told() -> None:
+    screen = Screenless()
+    recorder: Any = SimpleNamespace(problem="x.db: the catalog can't be used")
+    with record.failure_recorded(recorder, screen):
+        pass
+    (warning,) = screen.warnings
+    assert warning.startswith("x.db: ")
+
+
+def test_states_tell_what_exit_codes_tell() -> None:
+    assert states.error_state(Interrupted("x")).is_cancelled()
+    assert states.error_state(StorageError("x")).is_failed()
+    partial = states.final_state(BackupReport(status="partial"))
+    assert (partial.is_completed(), partial.name) == (True, "Partial")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_stop_is_heard_and_the_old_handlers_come_back(number: int) -> None:
+    asked: list[int] = []
+    before = signal.getsignal(number)
+    with stop_on_signal(lambda: asked.append(1)):
+        os.kill(os.getpid(), number)
+    assert asked == [1]
+    assert signal.getsignal(number) is before
+
+
+def test_ctrl_c_right_at_the_start_prints_no_traceback() -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT / "flows/backup.py"), "--help"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert "Traceback" not in errors
+    assert process.returncode in (-signal.SIGINT, ExitCode.INTERRUPTED, 0)
