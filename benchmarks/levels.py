@@ -2,9 +2,9 @@
 
     python -m benchmarks.levels /usr/lib
 
-Takes a sample of the files below a folder (the same one every time), compresses each whole and
-in pieces, and prints MB/s and the size against zlib 6. Engine choices in `pybak.deflate` rest on
-this.
+Takes a sample of the files below a folder (the same one every time), compresses each whole and in
+pieces, and prints MB/s and the size against zlib 6. Engine choices in `pybak.formats.deflate` rest
+on this.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import deflate as libdeflate
 from isal import isal_zlib
 from zlib_ng import zlib_ng
 
-from pybak.deflate import WHOLE_LIMIT, deflater
+from pybak.formats.deflate import WHOLE_LIMIT, deflater
 
 _RAW = -15
 

@@ -32,12 +32,12 @@ from flows.support.interrupt import stop_on_signal
 from flows.support.record import failure_recorded
 from flows.support.screen import Screen
 from flows.support.states import error_state, final_state
-from pybak.backup import BackupRun
+from pybak.backup.plan import DIRECT, BackupPlan, Hand
+from pybak.backup.run import BackupRun
 from pybak.catalog.recorder import RunRecorder
 from pybak.errors import PyBakError
 from pybak.home import catalog_url
 from pybak.options import BackupOptions
-from pybak.plan import DIRECT, BackupPlan, Hand
 from pybak.portable import from_portable
 from pybak.progress import COMPRESSING, FINISHING, SCANNING
 from pybak.report import Report

@@ -37,7 +37,7 @@ from pybak.locate import locate_archive
 from pybak.options import VerifyOptions
 from pybak.portable import from_portable
 from pybak.report import ArchiveCheck, Report
-from pybak.verify_run import DAMAGED, VerifyRun
+from pybak.verify.run import DAMAGED, VerifyRun
 from tasks.check import check
 from tasks.email_report import email_report
 from tasks.plan_verify import plan_verify

@@ -24,7 +24,7 @@ from pybak.errors import (
 )
 from pybak.problems import DAMAGED, SOURCE_MISSING, STORAGE, Problem
 from pybak.units import format_count, format_duration, format_size
-from pybak.volumes import Volume
+from pybak.volumes.model import Volume
 
 SUCCESS: Final = "success"
 UNCHANGED: Final = "unchanged"

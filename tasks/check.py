@@ -8,7 +8,7 @@ from prefect import task
 
 from pybak.progress import following
 from pybak.staging import is_cancelled
-from pybak.verify import Checked, verify_batch
+from pybak.verify.check import Checked, verify_batch
 from tasks._settings import PLAIN
 
 

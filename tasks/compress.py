@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prefect import task
 
-from pybak.compress import compress_batches
-from pybak.plan import Hand
+from pybak.backup.compress import compress_batches
+from pybak.backup.plan import Hand
 from pybak.progress import WorkerProgress
 from tasks._settings import PLAIN
 

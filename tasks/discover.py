@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from prefect import task
 
-from pybak.backup import BackupRun
-from pybak.discover import Discovery
+from pybak.backup.discover import Discovery
+from pybak.backup.run import BackupRun
 from tasks._settings import PLAIN
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect import task
 
-from pybak.backup import BackupRun
-from pybak.discover import Discovery
-from pybak.filter import Filtered
+from pybak.backup.discover import Discovery
+from pybak.backup.filter import Filtered
+from pybak.backup.run import BackupRun
 from tasks._settings import PLAIN
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect import get_run_logger, task
 
-from pybak.backup import BackupRun
-from pybak.filter import Filtered
-from pybak.plan import BackupPlan
+from pybak.backup.filter import Filtered
+from pybak.backup.plan import BackupPlan
+from pybak.backup.run import BackupRun
 from tasks._settings import PLAIN
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 
-from pybak.verify import VerifyPlan
-from pybak.verify_run import VerifyRun
+from pybak.verify.check import VerifyPlan
+from pybak.verify.run import VerifyRun
 from tasks._settings import PLAIN
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from prefect import task
 
-from pybak.assemble import Assembly
+from pybak.backup.assemble import Assembly
 from pybak.storage.local import Destination, publish
-from pybak.volumes import Volume
+from pybak.volumes.model import Volume
 from tasks._settings import PLAIN
 
 

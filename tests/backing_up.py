@@ -16,11 +16,11 @@ from typing import Any
 
 from commands import tool
 
-from pybak import manifest
-from pybak.backup import BackupRun
-from pybak.compress import compress_batches
+from pybak.backup.compress import compress_batches
+from pybak.backup.plan import BackupPlan
+from pybak.backup.run import BackupRun
+from pybak.formats import manifest
 from pybak.options import BackupOptions
-from pybak.plan import BackupPlan
 from pybak.report import BackupReport
 from pybak.storage.local import publish
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, cast
 from prefect.task_runners import TaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
+from pybak.backup.plan import PROCESSES, THREADS
 from pybak.errors import PyBakError
-from pybak.plan import PROCESSES, THREADS
 
 _PRELOAD = (
     "distributed",

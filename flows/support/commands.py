@@ -47,7 +47,7 @@ def _backup(request: cli.BackupRequest) -> int:
 
 def _plan_backup(request: cli.BackupRequest) -> int:
     """Show the plan without Prefect, which would write its own records."""
-    from pybak.backup import BackupRun
+    from pybak.backup.run import BackupRun
 
     with (
         tempfile.TemporaryDirectory(prefix="pybak-plan-") as scratch,

@@ -10,8 +10,8 @@ from prefect.context import SettingsContext, get_settings_context
 
 from flows.support.cluster import ClusterError, choose
 from flows.support.screen import Screen
+from pybak.backup.plan import DIRECT
 from pybak.errors import Interrupted, PyBakError
-from pybak.plan import DIRECT
 
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.5

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from pybak.entries import FILE, FOLDER, KIND_NAMES, LINK
 from pybak.errors import ArchiveError
+from pybak.formats.manifest import MEMBER_NAME
 from pybak.formats.zip_reader import MAX_ID, Identity, Limits, Member, ZipFile
-from pybak.manifest import MEMBER_NAME
 from pybak.problems import DAMAGED, NO_MATCH, UNREADABLE, UNSUPPORTED, Problem
 from pybak.restore.facts import Fact, find_manifest, read_facts
 from pybak.restore.items import NO_OWNER, Folder, Item

@@ -1,7 +1,7 @@
 """What a manifest tells about each member, ready to be looked up by name.
 
-The same lines as `pybak.manifest` reads, decoded a block at a time and about four times as fast;
-memory is bounded by how many members the archive has, whatever the manifest claims.
+The same lines as `pybak.formats.manifest` reads, decoded a block at a time and about four times as
+fast; memory is bounded by how many members the archive has, whatever the manifest claims.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import msgspec
 from isal import igzip, isal_zlib
 
 from pybak.errors import ArchiveError
+from pybak.formats.manifest import MEMBER_NAME, VERSION, Part, Size
 from pybak.formats.zip_reader import Directory, ZipFile
-from pybak.manifest import MEMBER_NAME, VERSION, Part, Size
 
 _BLOCK: Final = 1 << 20
 _MAX_LINE: Final = 1 << 20  # a name of 64 KiB, each byte as `\\udcXX`, and a link as long

@@ -14,8 +14,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from pybak.formats.manifest import Part
 from pybak.formats.zip_reader import Identity, Member
-from pybak.manifest import Part
 
 NO_OWNER: Final = -1
 _FRAME_ROWS = 1000

@@ -12,11 +12,11 @@ from typing import Self
 from uuid import uuid4
 
 from pybak import problems, staging
+from pybak.backup.plan import choose_cluster
 from pybak.errors import Interrupted
 from pybak.formats.zip_reader import Limits
 from pybak.options import RestoreOptions
 from pybak.paths import user_path
-from pybak.plan import choose_cluster
 from pybak.problems import Problem, read_problems
 from pybak.report import PARTIAL, SUCCESS, RestoreCounts, RestoreReport
 from pybak.resources import default_workers, usable_cpus
@@ -27,7 +27,7 @@ from pybak.restore.rehearse import rehearse
 from pybak.staging import WorkFolder, remove_leftovers
 
 _TASKS_A_WORKER = 4
-# Seconds of one core, measured as those in `pybak.plan`; the locked part can't be shared by
+# Seconds of one core, measured as those in `pybak.backup.plan`; the locked part can't be shared by
 # threads.
 _SECONDS_A_FILE = 90e-6
 _LOCKED_SECONDS_A_FILE = 60e-6

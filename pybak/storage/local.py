@@ -11,11 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from pybak.assemble import Assembly
+from pybak.backup.assemble import Assembly
 from pybak.errors import PlanError, StorageError
 from pybak.paths import user_path
 from pybak.staging import NO_HARD_LINKS, reason
-from pybak.volumes import Volume
+from pybak.volumes.model import Volume
 
 _WHOLE_DIGEST_BYTES: Final = 64 << 20
 """Archives up to this size get one digest, which `sha256sum` prints too; larger ones a list."""

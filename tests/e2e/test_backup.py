@@ -16,7 +16,7 @@ import pytest
 from backing_up import MANIFEST, judge, snapshot, unpack
 from commands import PROJECT, Commands, Finished
 
-from pybak.rules import CACHE_SIGNATURE
+from pybak.backup.rules import CACHE_SIGNATURE
 
 KEYS = {
     "status", "run_id", "job", "archive", "volumes", "files", "folders", "bytes_read",

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pybak import manifest
 from pybak.entries import FILE, FOLDER, LINK
+from pybak.formats import manifest
 from pybak.formats import zip_records as zr
 
 NOON = 1_700_000_000_123_456_789

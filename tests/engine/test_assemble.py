@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 from backing_up import back_up, judge, noise, prose
 
-from pybak import assemble as assemble_module
-from pybak import compress as compress_module
-from pybak import plan as plan_module
-from pybak.assemble import Assembler
-from pybak.backup import BackupRun
-from pybak.compress import compress_batches, read_index
-from pybak.deflate import deflater
+from pybak.backup import assemble as assemble_module
+from pybak.backup import compress as compress_module
+from pybak.backup import plan as plan_module
+from pybak.backup.assemble import Assembler
+from pybak.backup.compress import compress_batches, read_index
+from pybak.backup.run import BackupRun
 from pybak.errors import ArchiveError, Interrupted, PyBakError, StorageError
+from pybak.formats.deflate import deflater
 from pybak.options import BackupOptions
 
 PART = 50_000

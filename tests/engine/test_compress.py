@@ -21,13 +21,13 @@ import msgspec
 import pytest
 from backing_up import Outcome, back_up, judge, noise, prose
 
-from pybak import compress as compress_module
-from pybak import plan as plan_module
-from pybak import read_source
-from pybak.compress import SegmentIndex, compress_batches, read_index
-from pybak.deflate import deflater
+from pybak.backup import compress as compress_module
+from pybak.backup import plan as plan_module
+from pybak.backup import read_source
+from pybak.backup.compress import SegmentIndex, compress_batches, read_index
 from pybak.errors import Interrupted, StorageError
 from pybak.formats import zip_records
+from pybak.formats.deflate import deflater
 from pybak.problems import (
     CHANGED,
     IO_ERROR,

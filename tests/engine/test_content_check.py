@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pybak.formats.manifest import Part
 from pybak.formats.zip_reader import Member
-from pybak.manifest import Part
 from pybak.restore.digest import ContentCheck
 from pybak.restore.items import Item
 

@@ -10,7 +10,7 @@ from backing_up import noise, prose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pybak.deflate import (
+from pybak.formats.deflate import (
     END,
     PIECE,
     crc32,

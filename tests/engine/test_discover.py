@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pybak.discover import discover
+from pybak.backup.discover import discover
+from pybak.backup.rules import CACHE_SIGNATURE, Rules
+from pybak.backup.sources import resolve_sources
 from pybak.entries import FIFO, FILE, FOLDER, LINK, SOCKET, Root, read_entries
 from pybak.problems import (
     IO_ERROR,
@@ -22,8 +24,6 @@ from pybak.problems import (
     VANISHED,
     read_problems,
 )
-from pybak.rules import CACHE_SIGNATURE, Rules
-from pybak.sources import resolve_sources
 
 
 class Walk:
@@ -254,7 +254,7 @@ def test_a_source_below_a_folder_that_only_lets_through_works(plain_user):
 
 def before_listing(monkeypatch, number, act):
     """Call `act` when the walk is about to open its folder `number`, counted from 1."""
-    from pybak import discover as module
+    from pybak.backup import discover as module
 
     real, count = module.open_folder, [0]
 

@@ -4,12 +4,12 @@ import os
 
 import pytest
 
-from pybak.discover import discover
+from pybak.backup.discover import discover
+from pybak.backup.filter import filter_entries
+from pybak.backup.rules import Rules
+from pybak.backup.sources import resolve_sources
 from pybak.entries import FIFO, FILE, SOCKET, read_entries
-from pybak.filter import filter_entries
 from pybak.problems import NO_MATCH, UNSUPPORTED, read_problems
-from pybak.rules import Rules
-from pybak.sources import resolve_sources
 
 
 class Kept:

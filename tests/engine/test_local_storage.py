@@ -12,10 +12,10 @@ import msgspec
 import pytest
 from backing_up import back_up
 
-from pybak.assemble import Assembly
+from pybak.backup.assemble import Assembly
 from pybak.errors import PlanError, StorageError
 from pybak.storage import local
-from pybak.volumes import VolumePart
+from pybak.volumes.model import VolumePart
 
 NOON = datetime(2026, 11, 21, 12, 0, 5)  # noqa: DTZ001 - archive names are in local time
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybak import manifest
 from pybak.entries import FILE, FOLDER, LINK
 from pybak.errors import ArchiveError
-from pybak.manifest import Header, Part, Record, Trailer
+from pybak.formats import manifest
+from pybak.formats.manifest import Header, Part, Record, Trailer
 
 HEADER = Header(
     run_id="r", job="j", mode="full", format="zip", created="2026-01-01T00:00:00+00:00",

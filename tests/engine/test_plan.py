@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybak import plan as plan_module
-from pybak.entries import FILE, FOLDER, LINK, Entry, Root, write_entries
-from pybak.plan import (
+from pybak.backup import plan as plan_module
+from pybak.backup.plan import (
     DIRECT,
     PROCESSES,
     THREADS,
@@ -23,6 +22,7 @@ from pybak.plan import (
     read_batch,
     read_job,
 )
+from pybak.entries import FILE, FOLDER, LINK, Entry, Root, write_entries
 
 ROOTS = [Root(b"/home/me/docs", b"docs")]
 

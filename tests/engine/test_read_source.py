@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from pybak import read_source
-from pybak.errors import SourceError
-from pybak.problems import IO_ERROR, TYPE_CHANGED, UNREADABLE, VANISHED
-from pybak.read_source import (
+from pybak.backup import read_source
+from pybak.backup.read_source import (
     look_again,
     open_source,
     read_link,
@@ -21,6 +19,8 @@ from pybak.read_source import (
     read_small,
     state_of,
 )
+from pybak.errors import SourceError
+from pybak.problems import IO_ERROR, TYPE_CHANGED, UNREADABLE, VANISHED
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ from pybak.report import (
     VerifyReport,
     failed_report,
 )
-from pybak.volumes import Volume, VolumePart
+from pybak.volumes.model import Volume, VolumePart
 
 
 def problems(count: int, code: str = "unreadable") -> tuple[Problem, ...]:

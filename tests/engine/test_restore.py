@@ -45,7 +45,7 @@ from pybak.restore.plan import RestorePlan, plan_restore, prepare
 from pybak.restore.rehearse import rehearse
 from pybak.restore.run import RestoreRun
 from pybak.staging import WorkFolder
-from pybak.verify import plan_verify
+from pybak.verify.check import plan_verify
 
 BIG = bytes(range(256)) * 4096 * 3
 SECOND = 1_000_000_000

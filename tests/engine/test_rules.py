@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pybak.discover import discover
+from pybak.backup.discover import discover
+from pybak.backup.filter import filter_entries
+from pybak.backup.rules import NOT_INCLUDED, Chooser, Patterns, Rules
 from pybak.entries import FOLDER, Root, read_entries
 from pybak.errors import PlanError
-from pybak.filter import filter_entries
-from pybak.rules import NOT_INCLUDED, Chooser, Patterns, Rules
 
 
 def takes(pattern, path):

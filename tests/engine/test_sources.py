@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pybak.backup.sources import _Found, _name, resolve_sources
 from pybak.errors import NotFoundError, PlanError
 from pybak.problems import SOURCE_MISSING, UNREADABLE
-from pybak.sources import _Found, _name, resolve_sources
 
 
 def members(*sources, cwd=None):

@@ -15,8 +15,8 @@ from pybak.errors import ArchiveError, Interrupted, NotFoundError, PyBakError
 from pybak.options import VerifyOptions
 from pybak.problems import DAMAGED, UNREADABLE, read_problems
 from pybak.staging import WorkFolder
-from pybak.verify import plan_verify, verify_batch
-from pybak.verify_run import VerifyRun
+from pybak.verify.check import plan_verify, verify_batch
+from pybak.verify.run import VerifyRun
 from tasks.check import check as check_task
 
 BIG = bytes(range(256)) * 4096 * 2

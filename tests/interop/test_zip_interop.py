@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from backing_up import MANIFEST, back_up, judge, noise, prose, run_tool, snapshot, unpack
 
-from pybak import assemble as assemble_module
-from pybak import plan as plan_module
-from pybak.assemble import Assembler
+from pybak.backup import assemble as assemble_module
+from pybak.backup import plan as plan_module
+from pybak.backup.assemble import Assembler
 
 pytestmark = pytest.mark.needs_tool("unzip", "7zz", "bsdtar")
 GIB = 1 << 30

@@ -22,8 +22,8 @@ from typing import Final
 
 import msgspec
 
-from pybak import entries, manifest, problems, staging
-from pybak.compress import (
+from pybak import entries, problems, staging
+from pybak.backup.compress import (
     Meta,
     PartResult,
     SegmentIndex,
@@ -33,13 +33,14 @@ from pybak.compress import (
     read_index,
     source_path,
 )
-from pybak.deflate import END, crc32, crc32_combine
+from pybak.backup.plan import index_path, read_batch, read_job, segment_path
 from pybak.entries import Entry
 from pybak.errors import ArchiveError, Interrupted, SourceError, StorageError
+from pybak.formats import manifest
 from pybak.formats import zip_records as zr
-from pybak.plan import index_path, read_batch, read_job, segment_path
+from pybak.formats.deflate import END, crc32, crc32_combine
 from pybak.problems import Problem
-from pybak.volumes import VolumePart
+from pybak.volumes.model import VolumePart
 
 _POLL_SECONDS: Final = 0.02
 _SYNC_BYTES: Final = 256 << 20

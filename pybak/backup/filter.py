@@ -1,8 +1,8 @@
 """Keep or drop what a walk found: patterns, the size limit, what the format can't hold.
 
 Streams one entry file into another. Folders that an exclude pattern names were not walked at
-all (`pybak.discover`), so here patterns drop files, and whatever no include pattern asks for.
-The roots themselves are always kept.
+all (`pybak.backup.discover`), so here patterns drop files, and whatever no include pattern asks
+for. The roots themselves are always kept.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from pybak.discover import Discovery
+from pybak.backup.discover import Discovery
+from pybak.backup.rules import Chooser, Rules, pattern_reason
 from pybak.entries import FILE, FOLDER, KIND_NAMES, Entry, EntryWriter, Root, read_entries
 from pybak.problems import NO_MATCH, UNSUPPORTED, Problem, write_problems
-from pybak.rules import Chooser, Rules, pattern_reason
 
 
 class Filtered(msgspec.Struct, frozen=True):

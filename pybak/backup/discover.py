@@ -6,7 +6,7 @@ above the current entry has seen every parent. Links are entries, never followed
 
 What the rules leave out whole is not walked: folders that match an exclude pattern, what a
 marker file or a `.pybakignore` leaves out, other file systems. Files are left to
-`pybak.filter`, unless a `.pybakignore` decides. A root itself is never left out, and markers
+`pybak.backup.filter`, unless a `.pybakignore` decides. A root itself is never left out, and markers
 directly in a root do not count: it was named.
 """
 
@@ -25,6 +25,17 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from pybak.backup.rules import (
+    CACHE_SIGNATURE,
+    CACHE_TAG,
+    EARLIER_ARCHIVE,
+    IGNORE_FILE,
+    NO_BACKUP,
+    OTHER_FILE_SYSTEM,
+    Patterns,
+    Rules,
+    pattern_reason,
+)
 from pybak.entries import (
     BLOCK_DEVICE,
     CHAR_DEVICE,
@@ -47,17 +58,6 @@ from pybak.problems import (
     VANISHED,
     Problem,
     write_problems,
-)
-from pybak.rules import (
-    CACHE_SIGNATURE,
-    CACHE_TAG,
-    EARLIER_ARCHIVE,
-    IGNORE_FILE,
-    NO_BACKUP,
-    OTHER_FILE_SYSTEM,
-    Patterns,
-    Rules,
-    pattern_reason,
 )
 
 KINDS: Final = {
@@ -113,7 +113,7 @@ def discover(
     `on_progress` is called after every folder with the entries and the bytes of files so far;
     what it raises ends the walk. Memory grows with the largest folder, not with the tree.
     """
-    # An earlier try's file may have a second name by now, see `pybak.filter`.
+    # An earlier try's file may have a second name by now, see `pybak.backup.filter`.
     out.unlink(missing_ok=True)
     walk = _Walk(roots, rules, on_progress)
     with EntryWriter(out) as entries:

@@ -3,7 +3,7 @@
 A segment is finished bytes: local headers and data, laid end to end. Its index holds the same
 members' central directory records (offsets from the segment's start), their manifest lines, and
 what could not be read. A part of a large file makes a segment of bare deflate pieces; its header
-is written when all parts are there (`pybak.assemble`).
+is written when all parts are there (`pybak.backup.assemble`).
 
 A segment has a name of its own, which its index tells, and the index appears at once when the
 segment is complete: running a batch twice, even at the same time, is harmless, for the first
@@ -21,22 +21,9 @@ from typing import Final
 
 import msgspec
 
-from pybak import entries, manifest, problems, staging
-from pybak.deflate import (
-    END,
-    WHOLE_LIMIT,
-    Deflater,
-    crc32,
-    deflater,
-    looks_incompressible,
-    stored_blocks,
-)
-from pybak.entries import Entry, Root
-from pybak.errors import Interrupted, SourceError, StorageError
-from pybak.formats import zip_records as zr
-from pybak.plan import PART_BYTES, Batch, Job, index_path, read_batch, read_job, segment_path
-from pybak.problems import Problem
-from pybak.read_source import (
+from pybak import entries, problems, staging
+from pybak.backup.plan import PART_BYTES, Batch, Job, index_path, read_batch, read_job, segment_path
+from pybak.backup.read_source import (
     Read,
     State,
     look_again,
@@ -47,6 +34,20 @@ from pybak.read_source import (
     read_small,
     state_of,
 )
+from pybak.entries import Entry, Root
+from pybak.errors import Interrupted, SourceError, StorageError
+from pybak.formats import manifest
+from pybak.formats import zip_records as zr
+from pybak.formats.deflate import (
+    END,
+    WHOLE_LIMIT,
+    Deflater,
+    crc32,
+    deflater,
+    looks_incompressible,
+    stored_blocks,
+)
+from pybak.problems import Problem
 
 Advance = Callable[[int, int, bytes], None]
 """Called with files and bytes done since the last call, and the path being read."""

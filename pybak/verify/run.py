@@ -11,16 +11,16 @@ from typing import Self
 from uuid import uuid4
 
 from pybak import report, staging
+from pybak.backup.plan import choose_cluster
 from pybak.errors import Interrupted
 from pybak.options import VerifyOptions
-from pybak.plan import choose_cluster
 from pybak.problems import read_problems
 from pybak.resources import default_workers, usable_cpus
 from pybak.restore.run import limits, open_work_folder
-from pybak.verify import Checked, VerifyPlan, plan_verify
+from pybak.verify.check import Checked, VerifyPlan, plan_verify
 
 _TASKS_A_WORKER = 4
-# Seconds of one core, measured as those in `pybak.plan`.
+# Seconds of one core, measured as those in `pybak.backup.plan`.
 _SECONDS_A_FILE = 25e-6
 _SECONDS_A_BYTE = 1.8e-9
 

@@ -20,25 +20,26 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from pybak import __version__, entries, manifest, problems, report, staging
-from pybak.assemble import Assembler, Assembly
-from pybak.deflate import engine_name
-from pybak.discover import Discovery, discover
+from pybak import __version__, entries, problems, report, staging
+from pybak.backup.assemble import Assembler, Assembly
+from pybak.backup.discover import Discovery, discover
+from pybak.backup.filter import Filtered, filter_entries
+from pybak.backup.plan import BackupPlan, plan_backup
+from pybak.backup.rules import Rules
+from pybak.backup.sources import resolve_sources
 from pybak.entries import Root, read_entries
 from pybak.errors import Interrupted, StorageError
-from pybak.filter import Filtered, filter_entries
+from pybak.formats import manifest
+from pybak.formats.deflate import engine_name
 from pybak.home import home
 from pybak.options import BackupOptions
 from pybak.paths import user_path
-from pybak.plan import BackupPlan, plan_backup
 from pybak.problems import Problem, read_problems
 from pybak.resources import default_workers, share_memory, usable_cpus
-from pybak.rules import Rules
-from pybak.sources import resolve_sources
 from pybak.staging import WorkFolder, remove_leftovers
 from pybak.storage import local
 from pybak.units import parse_size
-from pybak.volumes import Volume
+from pybak.volumes.model import Volume
 
 UNSUPPORTED_BY_ZIP = frozenset(
     {

@@ -18,6 +18,7 @@ import msgspec
 from pybak.display import printable
 from pybak.entries import FILE, KIND_NAMES, LINK
 from pybak.errors import ArchiveError, StorageError
+from pybak.formats.manifest import MEMBER_NAME
 from pybak.formats.zip_reader import (
     ONE_SHOT,
     PRECISION_DOS,
@@ -26,7 +27,6 @@ from pybak.formats.zip_reader import (
     Member,
     ZipFile,
 )
-from pybak.manifest import MEMBER_NAME
 from pybak.problems import DAMAGED, STORAGE, UNREADABLE, Problem, write_problems
 from pybak.restore.digest import ContentCheck
 from pybak.restore.extract import Progress, ShouldStop

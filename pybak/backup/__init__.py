@@ -1,0 +1,1 @@
+"""Making archives: from the walk to the finished bytes."""

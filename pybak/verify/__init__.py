@@ -1,0 +1,1 @@
+"""Checking archives without writing their contents anywhere."""
