@@ -18,6 +18,8 @@ import msgspec
 FILE: Final = "f"
 FOLDER: Final = "d"
 LINK: Final = "l"
+HARD_LINK: Final = "h"
+"""In archives only: another name of a file that the archive holds already."""
 FIFO: Final = "p"
 SOCKET: Final = "s"
 CHAR_DEVICE: Final = "c"
@@ -28,6 +30,7 @@ KIND_NAMES: Final = {
     FILE: "file",
     FOLDER: "folder",
     LINK: "symbolic link",
+    HARD_LINK: "hard link",
     FIFO: "FIFO",
     SOCKET: "socket",
     CHAR_DEVICE: "character device",
