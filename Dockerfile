@@ -3,6 +3,8 @@
 #     docker build -t pybak .
 #     docker run --rm -v ~/Documents:/source:ro -v ~/Backups:/backups --user "$(id -u)" \
 #         pybak python flows/backup.py /source --to /backups
+#
+# To encrypt: `-e PYBAK_PASSWORD`, which takes it from the shell that starts the container.
 ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
@@ -12,10 +14,11 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN python -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt -e .
 COPY pybak pybak
+COPY blocks blocks
 COPY tasks tasks
 COPY flows flows
 COPY deployments deployments
-RUN /opt/venv/bin/python -m compileall -q pybak tasks flows deployments
+RUN /opt/venv/bin/python -m compileall -q pybak blocks tasks flows deployments
 
 FROM ${BASE}
 RUN useradd --uid 1000 --create-home pybak \

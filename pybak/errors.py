@@ -57,6 +57,12 @@ class ArchiveError(PyBakError):
     """The bytes of an archive are not what they should be."""
 
 
+class WrongPasswordError(ArchiveError):
+    """An encrypted archive was opened with a wrong password, or with none."""
+
+    exit_code = ExitCode.WRONG_PASSWORD
+
+
 class StorageError(PyBakError):
     """The place that holds archives failed; `retryable` tells whether trying again can help."""
 

@@ -1,7 +1,8 @@
 """The records that a ZIP file is made of, as bytes.
 
 Names and numbers follow PKWARE's APPNOTE 6.3.10 (section 4.3 and 4.5); the extra fields 0x5455
-and 0x7875 follow Info-ZIP's `extrafld.txt`. No I/O: values in, bytes out, and back.
+and 0x7875 follow Info-ZIP's `extrafld.txt`, encrypted members WinZip's "AES Encryption
+Information" (AE-2). No I/O: values in, bytes out, and back.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Final, NamedTuple
 
 STORED: Final = 0
 DEFLATED: Final = 8
+AES: Final = 99
+"""In the headers of an encrypted member; the real method is in the field EXTRA_AES."""
 
 FLAG_ENCRYPTED: Final = 1 << 0
 FLAG_DESCRIPTOR: Final = 1 << 3
@@ -33,10 +36,12 @@ EXTRA_ZIP64: Final = 0x0001
 EXTRA_NTFS: Final = 0x000A
 EXTRA_TIMES: Final = 0x5455
 EXTRA_OWNER: Final = 0x7875
+EXTRA_AES: Final = 0x9901
 
 _MADE_BY_UNIX = 3 << 8
 _VERSION_DEFAULT = 20
 _VERSION_ZIP64 = 45
+_VERSION_AES = 51
 _DOS_FOLDER = 0x10
 _SLASH = 0x2F
 
@@ -52,10 +57,18 @@ _LOCAL_ZIP64 = struct.Struct("<HHQQ")
 _TIMES = struct.Struct("<HHBi")
 _OWNER = struct.Struct("<HHBBIBI")
 _NTFS = struct.Struct("<HHIHHQQQ")
+_AES = struct.Struct("<HHH2sBH")
+_AE1 = 1
+_AE2 = 2
+_AES_VENDOR = b"AE"
+_AES256 = 3
+_AES_SALT_SIZES = {1: 8, 2: 12, 3: 16}  # strength 1 is AES-128, 2 is 192, 3 is 256
 _NTFS_EPOCH = 116_444_736_000_000_000  # 1601-01-01, in units of 100 ns before 1970
 
 DOS_FIRST_YEAR: Final = 1980
 DOS_LAST_YEAR: Final = 2107
+_SURELY_DOS_FROM = 316_000_000  # 1980-01-06 and 2107-12-26: the same year in every time zone
+_SURELY_DOS_TO = 4_354_300_000
 
 
 class DosTime(NamedTuple):
@@ -86,6 +99,16 @@ def dos_time(seconds: int) -> DosTime:
     )
 
 
+def fits_dos(seconds: int) -> bool:
+    """Whether DOS words can hold a Unix time; `dos_time` clamps others."""
+    if _SURELY_DOS_FROM <= seconds < _SURELY_DOS_TO:
+        return True
+    try:
+        return DOS_FIRST_YEAR <= time.localtime(seconds).tm_year <= DOS_LAST_YEAR
+    except (OverflowError, OSError, ValueError):
+        return False
+
+
 def time_extras(mtime_ns: int) -> bytes:
     """Give the extra fields that hold a modification time in UTC.
 
@@ -105,6 +128,34 @@ def time_extras(mtime_ns: int) -> bytes:
 def owner_extra(uid: int, gid: int) -> bytes:
     """Give the extra field 0x7875 (local header only) with numeric owner and group."""
     return _OWNER.pack(EXTRA_OWNER, 11, 1, 4, uid & MAX32, 4, gid & MAX32)
+
+
+class AesField(NamedTuple):
+    """What the extra field 0x9901 tells of an encrypted member.
+
+    `method` is how its data was packed before it was encrypted, `salt_size` is in bytes.
+    `has_crc` tells AE-1, whose headers hold the CRC-32, from AE-2, whose CRC-32 is 0.
+    """
+
+    method: int
+    salt_size: int
+    has_crc: bool
+
+
+_AES_EXTRAS = {
+    method: _AES.pack(EXTRA_AES, 7, _AE2, _AES_VENDOR, _AES256, method)
+    for method in (STORED, DEFLATED)
+}
+
+
+def read_aes_field(extra: bytes) -> AesField | None:
+    """Read the field 0x9901 of a member's extra fields; None without one that makes sense."""
+    for kind, data in extra_fields(extra):
+        if kind == EXTRA_AES and len(data) >= 7:
+            _, _, version, vendor, strength, method = _AES.unpack(bytes(4) + data[:7])
+            if version in (_AE1, _AE2) and vendor == _AES_VENDOR and strength in _AES_SALT_SIZES:
+                return AesField(method, _AES_SALT_SIZES[strength], version == _AE1)
+    return None
 
 
 def name_flags(name: bytes) -> int:
@@ -130,16 +181,22 @@ def local_header(
     extra: bytes,
     flags: int,
     force_zip64: bool = False,
+    encrypted: bool = False,
 ) -> bytes:
     """Give the header that stands before a member's data (APPNOTE 4.3.7).
 
     `force_zip64` makes its length independent of the sizes, for a header written after its data.
+    `encrypted` makes it that of an AE-2 member: `method` is what was done before, `stored_size`
+    counts what encryption adds, `crc` is not told.
     """
     version = _VERSION_DEFAULT
+    if encrypted:
+        extra += _AES_EXTRAS[method]
+        version, flags, method, crc = _VERSION_AES, flags | FLAG_ENCRYPTED, AES, 0
     if force_zip64 or stored_size >= MAX32 or size >= MAX32:
         extra = _LOCAL_ZIP64.pack(EXTRA_ZIP64, 16, size, stored_size) + extra
         stored_size = size = MAX32
-        version = _VERSION_ZIP64
+        version = max(version, _VERSION_ZIP64)
     return (
         LOCAL.pack(
             LOCAL_SIGNATURE, version, flags, method, dos.time, dos.date,
@@ -162,16 +219,21 @@ def central_record(
     extra: bytes,
     flags: int,
     mode: int,
+    encrypted: bool = False,
 ) -> bytes:
     """Give a member's entry in the central directory (APPNOTE 4.3.12).
 
     `mode` is a whole Unix `st_mode`, file type included; a folder's `name` ends with a slash.
+    `encrypted` is as for `local_header`.
     """
     wide = [value for value in (size, stored_size, offset) if value >= MAX32]
     version = _VERSION_DEFAULT
+    if encrypted:
+        extra += _AES_EXTRAS[method]
+        version, flags, method, crc = _VERSION_AES, flags | FLAG_ENCRYPTED, AES, 0
     if wide:
         extra = struct.pack(f"<HH{len(wide)}Q", EXTRA_ZIP64, 8 * len(wide), *wide) + extra
-        version = _VERSION_ZIP64
+        version = max(version, _VERSION_ZIP64)
     return (
         CENTRAL.pack(
             CENTRAL_SIGNATURE, _MADE_BY_UNIX | version, version, flags, method,
@@ -195,6 +257,7 @@ def small_member(
     uid: int,
     gid: int,
     mode: int,
+    encrypted: bool = False,
 ) -> tuple[bytes, bytes]:
     """Give local header and central record of a member whose sizes and offset are below 4 GiB.
 
@@ -209,15 +272,20 @@ def small_member(
     extra = times + owner_extra(uid, gid)
     flags = FLAG_UTF8 if name.isascii() else name_flags(name)
     length = len(name)
+    version = _VERSION_DEFAULT
+    if encrypted:
+        extra += _AES_EXTRAS[method]
+        times += _AES_EXTRAS[method]
+        version, flags, method, crc = _VERSION_AES, flags | FLAG_ENCRYPTED, AES, 0
     return (
         LOCAL.pack(
-            LOCAL_SIGNATURE, _VERSION_DEFAULT, flags, method, dos_clock, dos_date,
+            LOCAL_SIGNATURE, version, flags, method, dos_clock, dos_date,
             crc, stored_size, size, length, len(extra),
         )
         + name
         + extra,
         CENTRAL.pack(
-            CENTRAL_SIGNATURE, _MADE_BY_UNIX | _VERSION_DEFAULT, _VERSION_DEFAULT, flags, method,
+            CENTRAL_SIGNATURE, _MADE_BY_UNIX | version, version, flags, method,
             dos_clock, dos_date, crc, stored_size, size, length, len(times), 0, 0, 0,
             mode << 16 | (_DOS_FOLDER if name[-1] == _SLASH else 0), offset,
         )
@@ -259,8 +327,8 @@ def _widen_offsets(records: bytearray, overflow: list[tuple[int, int]]) -> bytes
         done = at + CENTRAL.size + name_length + extra_length
         body = bytes(records[at + CENTRAL.size : done])
         name, extra = body[:name_length], body[name_length:]
-        fields[1] = _MADE_BY_UNIX | _VERSION_ZIP64
-        fields[2] = _VERSION_ZIP64
+        fields[2] = max(fields[2], _VERSION_ZIP64)
+        fields[1] = _MADE_BY_UNIX | fields[2]
         extra = _EXTRA_HEAD.pack(EXTRA_ZIP64, 8) + struct.pack("<Q", offset) + extra
         fields[11], fields[16] = len(extra), MAX32
         pieces.append(CENTRAL.pack(*fields) + name + extra)

@@ -72,24 +72,25 @@ def walk_directory(records: bytes) -> Iterator[Listed]:
 @given(
     name=NAMES, is_folder=st.booleans(), method=st.sampled_from([0, 8]), crc=IDS,
     stored_size=SIZES, size=SIZES, offset=SIZES, mtime_ns=TIMES, uid=IDS, gid=IDS, mode=MODES,
+    encrypted=st.booleans(),
 )  # fmt: skip
 def test_the_quick_way_gives_the_same_bytes(
     name: bytes, is_folder: bool, method: int, crc: int, stored_size: int, size: int, offset: int,
-    mtime_ns: int, uid: int, gid: int, mode: int,
+    mtime_ns: int, uid: int, gid: int, mode: int, encrypted: bool,
 ) -> None:  # fmt: skip
     name += b"/" if is_folder else b""
     dos, times = zr.dos_time(mtime_ns // 10**9), zr.time_extras(mtime_ns)
     flags = zr.name_flags(name)
     assert zr.small_member(
-        name, method, crc, stored_size, size, offset, mtime_ns, uid, gid, mode
+        name, method, crc, stored_size, size, offset, mtime_ns, uid, gid, mode, encrypted
     ) == (
         zr.local_header(
             name, method=method, crc=crc, stored_size=stored_size, size=size, dos=dos,
-            extra=times + zr.owner_extra(uid, gid), flags=flags,
+            extra=times + zr.owner_extra(uid, gid), flags=flags, encrypted=encrypted,
         ),
         zr.central_record(
             name, method=method, crc=crc, stored_size=stored_size, size=size, offset=offset,
-            dos=dos, extra=times, flags=flags, mode=mode,
+            dos=dos, extra=times, flags=flags, mode=mode, encrypted=encrypted,
         ),
     )  # fmt: skip
 
@@ -109,6 +110,45 @@ def test_numbers_of_any_size_read_back(
     (found,) = walk_directory(record)
     assert (found.name, found.sizes, found.offset) == (name, sizes, offset)
     assert found.rest[2] == extra
+
+
+@pytest.mark.parametrize("method", [zr.STORED, zr.DEFLATED])
+@pytest.mark.parametrize("size", [5, zr.MAX32])
+def test_an_encrypted_member_says_so_and_keeps_its_crc_to_itself(method: int, size: int) -> None:
+    """WinZip AE-2: version 5.1, bit 0, method 99, no CRC, the real method in field 0x9901."""
+    common = {
+        "method": method, "crc": 77, "stored_size": 33, "size": size, "dos": zr.DosTime(0, 33),
+        "extra": b"", "flags": zr.FLAG_UTF8, "encrypted": True,
+    }  # fmt: skip
+    aes = b"\x01\x99\x07\0\x02\0AE\x03" + bytes([method, 0])
+    header = zr.local_header(b"n", **common)  # type: ignore[arg-type]
+    assert zr.LOCAL.unpack_from(header)[1:4] == (51, zr.FLAG_UTF8 | 1, 99)
+    assert zr.LOCAL.unpack_from(header)[6] == 0
+    assert header.endswith(aes)
+    record = zr.central_record(b"n", offset=0, mode=0o100644, **common)  # type: ignore[arg-type]
+    assert zr.CENTRAL.unpack_from(record)[2:5] == (51, zr.FLAG_UTF8 | 1, 99)
+    assert zr.CENTRAL.unpack_from(record)[7] == 0
+    assert record.endswith(aes)
+    assert zr.read_aes_field(aes) == (method, 16, False)
+
+
+@pytest.mark.parametrize(
+    ("field", "found"),
+    [
+        (b"\x01\x99\x07\0\x01\0AE\x01\x08\0", (8, 8, True)),
+        (b"UT\x01\0\x01\x01\x99\x07\0\x02\0AE\x02\0\0", (0, 12, False)),
+        (b"\x01\x99\x07\0\x03\0AE\x03\x08\0", None),
+        (b"\x01\x99\x07\0\x02\0AX\x03\x08\0", None),
+        (b"\x01\x99\x07\0\x02\0AE\x04\x08\0", None),
+        (b"\x01\x99\x06\0\x02\0AE\x03\x08", None),
+        (b"\x01\x99\x07\0\x02\0AE\x03", None),
+        (b"", None),
+    ],
+)
+def test_the_field_of_an_encrypted_member_is_read_or_there_is_none(
+    field: bytes, found: tuple[int, int, bool] | None
+) -> None:
+    assert zr.read_aes_field(field) == found
 
 
 BORDER = [zr.MAX32 - 1, zr.MAX32, zr.MAX32 + 1]
@@ -132,7 +172,13 @@ def test_a_local_header_has_both_sizes_or_none_in_its_zip64_field(value: int, fo
 
 @given(
     members=st.lists(
-        st.tuples(NAMES, SIZES, st.one_of(SIZES, st.integers(zr.MAX32 - 50, zr.MAX32 - 1)), TIMES),
+        st.tuples(
+            NAMES,
+            SIZES,
+            st.one_of(SIZES, st.integers(zr.MAX32 - 50, zr.MAX32 - 1)),
+            TIMES,
+            st.booleans(),
+        ),
         max_size=8,
     ),
     base=st.one_of(
@@ -140,16 +186,24 @@ def test_a_local_header_has_both_sizes_or_none_in_its_zip64_field(value: int, fo
     ),
 )
 def test_offsets_move_by_the_base_and_nothing_else_does(
-    members: list[tuple[bytes, int, int, int]], base: int
+    members: list[tuple[bytes, int, int, int, bool]], base: int
 ) -> None:
     """Also over 4 GiB, where they go into the ZIP64 field (case 36)."""
     records = b"".join(
-        zr.small_member(name, 8, 1, size, size, offset, mtime, 0, 0, 0o100644)[1]
-        for name, size, offset, mtime in members
+        zr.small_member(name, 8, 1, size, size, offset, mtime, 0, 0, 0o100644, encrypted)[1]
+        for name, size, offset, mtime, encrypted in members
     )
     before = list(walk_directory(records))
     after = list(walk_directory(zr.shift_central_records(records, base)))
     assert after == [one._replace(offset=one.offset + base) for one in before]
+
+
+def test_an_encrypted_member_that_moves_over_4_gib_keeps_its_version() -> None:
+    record = zr.small_member(b"n", 8, 1, 33, 5, 0, 0, 0, 0, 0o100644, encrypted=True)[1]
+    assert struct.unpack_from("<HH", zr.shift_central_records(record, 1 << 33), 4) == (
+        3 << 8 | 51,
+        51,
+    )
 
 
 def forge(path: Path, base: int, count: int = 3) -> list[str]:

@@ -1,0 +1,8 @@
+"""Typed Prefect blocks: the only place for secrets.
+
+`prefect block register -m blocks` makes their types known to a server.
+"""
+
+from blocks.password import EncryptionPassword
+
+__all__ = ["EncryptionPassword"]
