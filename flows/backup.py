@@ -19,7 +19,10 @@ if __name__ == "__main__":
 
     leave(backup_command())
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -32,6 +35,7 @@ from flows.support.interrupt import stop_on_signal
 from flows.support.record import failure_recorded
 from flows.support.screen import Screen
 from flows.support.states import error_state, final_state
+from pybak.backup.assemble import Assembly
 from pybak.backup.plan import DIRECT, BackupPlan, Hand
 from pybak.backup.run import BackupRun
 from pybak.catalog.recorder import RunRecorder
@@ -39,14 +43,17 @@ from pybak.errors import PyBakError
 from pybak.home import catalog_url
 from pybak.options import BackupOptions
 from pybak.portable import from_portable
-from pybak.progress import COMPRESSING, FINISHING, SCANNING
+from pybak.progress import COMPRESSING, FINISHING, SCANNING, WRITING
 from pybak.report import Report
+from tasks._password import password_for
 from tasks.compress import compress
 from tasks.discover import discover
 from tasks.email_report import email_report
+from tasks.encrypt import encrypt
 from tasks.filter import filter_files
 from tasks.plan import plan_batches
 from tasks.record_metadata import record_metadata
+from tasks.split import split
 from tasks.upload import upload
 
 ARTIFACT_KEY = "backup-report"
@@ -83,20 +90,25 @@ def backup(
 
     """
     try:
-        with (
-            BackupRun(
-                [from_portable(source) for source in sources],
-                output=from_portable(output) if output else None,
-                to=from_portable(to) if to else None,
-                job=job,
-                options=options,
-            ) as run,
-            stop_on_signal(run.request_cancel),
-            Screen.current() as screen,
-        ):
+        with ExitStack() as stack:
+            scratch = None
             if options.dry_run:
-                return final_state(_plan_only(run, screen))
-            return final_state(_back_up(run, screen))
+                scratch = Path(stack.enter_context(TemporaryDirectory(prefix="pybak-plan-")))
+            run = stack.enter_context(
+                BackupRun(
+                    [from_portable(source) for source in sources],
+                    output=from_portable(output) if output else None,
+                    to=from_portable(to) if to else None,
+                    job=job,
+                    options=options,
+                    password=password_for(options.password_block),
+                    scratch=scratch,
+                )
+            )
+            stack.enter_context(stop_on_signal(run.request_cancel))
+            screen = stack.enter_context(Screen.current())
+            make = _plan_only if options.dry_run else _back_up
+            return final_state(make(run, screen))
     except PyBakError as error:
         get_run_logger().error("%s", error)
         return error_state(error)
@@ -125,17 +137,18 @@ def _back_up(run: BackupRun, screen: Screen) -> Report:
         with run.assembling() as archive:
             screen.working(COMPRESSING, plan.staging, files=plan.files, size_bytes=plan.bytes)
             fan_out(
-                compress, _calls(plan), cluster=plan.cluster, workers=plan.workers,
-                on_failure=run.request_cancel, is_stopping=run.is_stopping, screen=screen,
+                compress, _calls(plan, run.options.password_block), cluster=plan.cluster,
+                workers=plan.workers, on_failure=run.request_cancel, is_stopping=run.is_stopping,
+                screen=screen,
             )  # fmt: skip
             archive.check()
             run.check_cancelled()
             screen.phase(FINISHING)
-            # Splitting into volumes and wrapping them in encryption have their place here.
             assembly = archive.finish(run.header(), run.owner_names(kept))
+        count = _write_volumes(run, plan, assembly, screen)
         run.check_cancelled()
-        path, volume = upload(assembly, run.destination)
-        report = run.report(plan=plan, kept=kept, assembly=assembly, path=path, volume=volume)
+        stored = upload(run, assembly, count)
+        report = run.report(plan=plan, kept=kept, assembly=assembly, stored=stored)
     record_metadata(
         recorder, status=report.status, counts=report.files.to_json(), now=datetime.now(UTC),
         archive=report.archive,
@@ -144,7 +157,28 @@ def _back_up(run: BackupRun, screen: Screen) -> Report:
     return report
 
 
-def _calls(plan: BackupPlan) -> list[dict[str, Any]]:
+def _write_volumes(run: BackupRun, plan: BackupPlan, assembly: Assembly, screen: Screen) -> int:
+    """Write the files of an archive that is cut or wrapped; give how many."""
+    run.check_cancelled()
+    count = run.cut(assembly)
+    if count:
+        cluster, hands = run.volume_hands(count, plan, assembly.size)
+        screen.working(WRITING, run.staging / "volumes", files=count, size_bytes=assembly.size)
+        calls = [
+            {"name": f"{number:03d}", **run.volume_call(hand, cluster)}
+            for number, hand in enumerate(hands)
+        ]
+        if run.is_wrapped:
+            calls = [{**call, "password_block": run.options.password_block} for call in calls]
+        fan_out(
+            encrypt if run.is_wrapped else split, calls, cluster=cluster, workers=plan.workers,
+            on_failure=run.request_cancel, is_stopping=run.is_stopping, screen=screen,
+        )  # fmt: skip
+        screen.phase(FINISHING)
+    return count
+
+
+def _calls(plan: BackupPlan, password_block: str | None) -> list[dict[str, Any]]:
     """Give the arguments of each compress task."""
     hands = plan.hands
     if plan.cluster == DIRECT and hands:
@@ -153,6 +187,7 @@ def _calls(plan: BackupPlan) -> list[dict[str, Any]]:
         {
             "staging": plan.staging, "name": f"{number:03d}",
             "start": hand.start, "stop": hand.stop, "step": hand.step,
+            "password_block": password_block,
         }
         for number, hand in enumerate(hands)
     ]  # fmt: skip

@@ -37,6 +37,7 @@ from pybak.options import RestoreOptions
 from pybak.portable import from_portable
 from pybak.report import Report
 from pybak.restore.run import RestoreRun
+from tasks._password import password_for
 from tasks.email_report import email_report
 from tasks.extract import extract
 from tasks.finish_restore import finish_restore
@@ -83,7 +84,7 @@ def restore(
             Screen.current() as screen,
         ):
             if options.dry_run:
-                report: Report = run.rehearse()
+                report: Report = run.rehearse(password_for(options.password_block))
                 email_report(ARTIFACT_KEY, report)
             else:
                 report = _restore(run, job, screen)
@@ -95,7 +96,7 @@ def restore(
 
 def _restore(run: RestoreRun, job: str | None, screen: Screen) -> Report:
     recorder = RunRecorder(
-        catalog_url(), run.run_id, kind="restore", job=job or str(run.archive),
+        catalog_url(), run.run_id, kind="restore", job=job or run.archive,
         options=run.options.model_dump(), now=run.started_at,
     )  # fmt: skip
     with failure_recorded(recorder, screen):
@@ -104,15 +105,18 @@ def _restore(run: RestoreRun, job: str | None, screen: Screen) -> Report:
         made = make_folders(plan)
         screen.working(RESTORING, run.staging, files=plan.files, size_bytes=plan.size)
         calls = [
-            {"staging": run.staging, "name": f"{number:03d}", "batch": batch}
+            {
+                "staging": run.staging, "name": f"{number:03d}", "batch": batch,
+                "password_block": run.options.password_block,
+            }
             for number, batch in enumerate(plan.batches)
-        ]
+        ]  # fmt: skip
         outcomes = fan_out(
             extract, calls, cluster=run.cluster(plan), workers=run.workers,
             on_failure=run.request_cancel, is_stopping=run.is_stopping, screen=screen,
         )  # fmt: skip
         run.check_cancelled()
-        outcomes.append(finish_restore(run.staging, plan))
+        outcomes.append(finish_restore(run.staging, plan, run.options.password_block))
         run.check_cancelled()
         report = run.report(plan, made, outcomes)
     record_metadata(

@@ -17,8 +17,7 @@ if __name__ == "__main__":
     leave(verify_command())
 
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
@@ -31,13 +30,15 @@ from flows.support.record import failure_recorded
 from flows.support.screen import Screen
 from flows.support.states import error_state, final_state
 from pybak.catalog.recorder import RunRecorder
-from pybak.errors import ArchiveError, PyBakError
+from pybak.errors import PyBakError
 from pybak.home import catalog_url
 from pybak.locate import locate_archive
 from pybak.options import VerifyOptions
 from pybak.portable import from_portable
+from pybak.read_run import name_of
 from pybak.report import ArchiveCheck, Report
-from pybak.verify.run import DAMAGED, VerifyRun
+from pybak.verify.run import UNREADABLE, VerifyRun, is_damage
+from pybak.volumes.find import VolumeSet
 from tasks.check import check
 from tasks.email_report import email_report
 from tasks.plan_verify import plan_verify
@@ -63,7 +64,7 @@ def verify(
     job: str | None = None,
     options: VerifyOptions = VerifyOptions(),  # noqa: B008 - Prefect shows it as the default
 ) -> State[Any]:
-    """Read archives through and check every member: structure, CRC-32, SHA-256.
+    """Read archives through and check every member: structure, checksums, SHA-256.
 
     Args:
         archives: Paths of archives, ids of the runs that made them, or "latest".
@@ -72,12 +73,9 @@ def verify(
 
     """
     try:
-        found = [
-            locate_archive(from_portable(name), job=job, catalog_url=catalog_url())
-            for name in archives
-        ]
+        found = [_locate(name, job, alone=len(archives) == 1) for name in archives]
         with (
-            VerifyRun(options) as run,
+            VerifyRun(options, catalog_url=catalog_url()) as run,
             stop_on_signal(run.request_cancel),
             Screen.current() as screen,
         ):
@@ -87,14 +85,40 @@ def verify(
         return error_state(error)
 
 
-def _verify(run: VerifyRun, archives: list[Path], job: str | None, screen: Screen) -> Report:
+class _Lost(NamedTuple):
+    """An archive that could not be found, as it was named, and why."""
+
+    name: str
+    error: PyBakError
+
+
+def _locate(name: str, job: str | None, *, alone: bool) -> VolumeSet | _Lost:
+    name = from_portable(name)
+    try:
+        return locate_archive(name, job=job, catalog_url=catalog_url())
+    except UNREADABLE as error:
+        # One that can't be found must not keep the others from being checked.
+        if alone:
+            raise
+        return _Lost(name, error)
+
+
+def _verify(
+    run: VerifyRun, archives: list[VolumeSet | _Lost], job: str | None, screen: Screen
+) -> Report:
+    names = ", ".join(one.name if isinstance(one, _Lost) else name_of(one) for one in archives)
     recorder = RunRecorder(
-        catalog_url(), run.run_id, kind="verify", job=job or ", ".join(map(str, archives)),
+        catalog_url(), run.run_id, kind="verify", job=job or names,
         options=run.options.model_dump(), now=run.started_at,
     )  # fmt: skip
     with failure_recorded(recorder, screen):
         report = run.report(
-            [_check(run, archive, number, screen) for number, archive in enumerate(archives)]
+            [
+                run.unreadable(one.name, number, one.error)
+                if isinstance(one, _Lost)
+                else _check(run, one, number, screen, alone=len(archives) == 1)
+                for number, one in enumerate(archives)
+            ]
         )
     record_metadata(
         recorder, status=report.status, now=datetime.now(UTC),
@@ -107,19 +131,24 @@ def _verify(run: VerifyRun, archives: list[Path], job: str | None, screen: Scree
     return report
 
 
-def _check(run: VerifyRun, archive: Path, number: int, screen: Screen) -> ArchiveCheck:
+def _check(
+    run: VerifyRun, archive: VolumeSet, number: int, screen: Screen, *, alone: bool
+) -> ArchiveCheck:
     run.check_cancelled()
     try:
         plan = plan_verify(run, archive, number)
-    except ArchiveError as error:
+    except UNREADABLE as error:
         # One archive that can't be read at all must not keep the others from being checked.
-        return ArchiveCheck(archive=str(archive), status=DAMAGED, message=str(error))
+        if alone and not is_damage(error):
+            raise
+        return run.unreadable(archive, number, error)
     folder = run.work_folder(number)
-    screen.working(VERIFYING, folder, files=plan.members, size_bytes=plan.size)
+    screen.working(VERIFYING, folder, files=plan.to_read, size_bytes=plan.size)
     calls = [
         {
             "staging": run.staging, "folder": folder,
             "name": f"{number:02d}-{index:03d}", "batch": batch,
+            "password_block": run.options.password_block,
         }
         for index, batch in enumerate(plan.batches)
     ]  # fmt: skip
@@ -128,4 +157,4 @@ def _check(run: VerifyRun, archive: Path, number: int, screen: Screen) -> Archiv
         on_failure=run.request_cancel, is_stopping=run.is_stopping, screen=screen,
     )  # fmt: skip
     run.check_cancelled()
-    return run.check(archive, plan, results)
+    return run.check(archive, number, plan, results)

@@ -2,45 +2,95 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Final
+import os
+from typing import TYPE_CHECKING, Final
 
-from pybak.catalog.runs import Catalog
-from pybak.errors import NotFoundError, PlanError
+from pybak.errors import ArchiveError, NotFoundError, PlanError, PyBakError
 from pybak.paths import user_path
+from pybak.portable import from_portable, to_portable
+from pybak.volumes.find import VolumeSet, find_volumes
+
+if TYPE_CHECKING:
+    from pybak.catalog.models import Run
+    from pybak.catalog.runs import Catalog
 
 LATEST: Final = "latest"
 
 
-def locate_archive(which: str, *, job: str | None, catalog_url: str) -> Path:
-    """Give the path of an archive. An existing path beats a run's id, which beats `latest`.
+def locate_archive(which: str, *, job: str | None, catalog_url: str) -> VolumeSet:
+    """Give the volumes of an archive. A path beats a run's id, which beats `latest`.
 
-    The catalog is asked only when `which` is no path. Raises NotFoundError, PlanError if
-    `latest` could mean several jobs, and CatalogError.
+    A path is an archive's, any one volume's, the name of all volumes without their numbers, or a
+    folder's that holds the volumes of one archive; it may be a `file://` URI, as reports give
+    them. The catalog is asked only when `which` is no path. Raises NotFoundError, PlanError if
+    `latest` could mean several jobs, CatalogError, and what `find_volumes` raises for volumes
+    that are no whole.
     """
+    which = from_portable(which)
     path = user_path(which)
-    if path.exists():
-        if not path.is_file():
-            raise PlanError(f"{which}: is no archive; name the file itself")
-        return path
-    if "/" in which:
-        raise NotFoundError(f"{which}: no such archive; check the path")
+    try:
+        return find_volumes(os.fsencode(path))
+    except NotFoundError as error:
+        if "/" in which:
+            raise
+        missing = error
+    from pybak.catalog.runs import Catalog
+
     catalog = Catalog(catalog_url)
     try:
-        found = _of_job(catalog, job) if which == LATEST else _of_run(catalog, which)
+        if which == LATEST:
+            found = _of_job(catalog, job)
+        elif (run := catalog.get_run(which)) is not None:
+            found = _of_run(run)
+        elif path.exists() or path.suffix:  # it was meant as a path
+            raise missing
+        else:
+            raise NotFoundError(f"{which}: neither a file nor a known run; check the name")
     finally:
         catalog.close()
-    if not Path(found).is_file():
-        raise NotFoundError(f"{found}: the archive is no longer there; name another one")
-    return Path(found)
+    try:
+        return find_volumes(os.fsencode(found))
+    except NotFoundError as error:
+        message = f"{found}: the archive is no longer there; name another one"
+        raise NotFoundError(message) from error
 
 
-def _of_run(catalog: Catalog, run_id: str) -> str:
-    run = catalog.get_run(run_id)
-    if run is None:
-        raise NotFoundError(f"{run_id}: neither a file nor a known run; check the name")
+def known_archives(job: str | None, *, catalog_url: str) -> list[VolumeSet]:
+    """Give all archives of backups in the catalog, or of one job's, that still exist.
+
+    The newest comes first. A set that lacks volumes is left out. Raises CatalogError.
+    """
+    from pybak.catalog.runs import Catalog
+
+    catalog = Catalog(catalog_url)
+    try:
+        names = catalog.archives(job)
+    finally:
+        catalog.close()
+    places = []
+    for name in dict.fromkeys(names):
+        try:
+            places.append(find_volumes(os.fsencode(name)))
+        except (PlanError, ArchiveError):
+            continue
+    return places
+
+
+def portable_name(archive: VolumeSet) -> str:
+    """Give a path by which `locate_archive` finds the same files again.
+
+    That is the archive's name without a volume's number, unless something else is called so.
+    """
+    try:
+        is_same = find_volumes(archive.base).paths == archive.paths
+    except PyBakError:
+        is_same = False
+    return to_portable(os.fsdecode(archive.base if is_same else archive.paths[0]))
+
+
+def _of_run(run: Run) -> str:
     if run.archive is None:
-        raise NotFoundError(f"{run_id}: this run ended as {run.status} and has no archive")
+        raise NotFoundError(f"{run.run_id}: this run ended as {run.status} and has no archive")
     return run.archive
 
 

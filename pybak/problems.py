@@ -20,6 +20,9 @@ TYPE_CHANGED: Final = "type_changed"
 SOURCE_MISSING: Final = "source_missing"
 STORAGE: Final = "storage"
 DAMAGED: Final = "damaged"
+WRONG_PASSWORD: Final = "wrong_password"  # noqa: S105 - a code
+"""An archive is encrypted, and the password is wrong or there is none."""
+NOT_FOUND: Final = "not_found"
 NO_MATCH: Final = "no_match"
 """An include pattern that matched nothing."""
 
@@ -28,6 +31,11 @@ UNSUPPORTED: Final = "unsupported"
 """The archive format has no place for this kind of file."""
 EXISTS: Final = "exists"
 """Restore left a file alone that was there already."""
+DELETED: Final = "deleted"
+"""Restore removed what the archive does not hold, as it was asked to: a note, no problem."""
+ATTRIBUTES: Final = "attributes"
+"""A file is in the archive without some of its extended attributes: a note, no problem."""
+NOTES: Final = frozenset({DELETED, ATTRIBUTES})
 SKIPPED_CODES: Final = frozenset({VANISHED, UNSUPPORTED, EXISTS})
 
 
@@ -41,15 +49,28 @@ class Problem(msgspec.Struct, frozen=True):
     @property
     def is_skip(self) -> bool:
         """Whether this leaves the run complete."""
-        return self.code in SKIPPED_CODES
+        return self.code in SKIPPED_CODES or self.code in NOTES
 
 
 def write_problems(path: Path, problems: Iterable[Problem]) -> None:
     """Write problems to `path`, one JSON object a line, replacing what was there."""
-    with path.open("w", encoding="ascii") as out:
-        for problem in problems:
-            record = {"path": problem.path, "code": problem.code, "message": problem.message}
-            out.write(json.dumps(record) + "\n")
+    with path.open("wb") as out:
+        out.writelines(map(_line, problems))
+
+
+def _line(problem: Problem) -> bytes:
+    # The json module escapes what is no UTF-8 in a path; msgspec refuses it.
+    return json.dumps(msgspec.structs.asdict(problem)).encode("ascii") + b"\n"
+
+
+def pack_problems(problems: Iterable[Problem]) -> bytes:
+    """Give problems as the bytes of what `write_problems` writes."""
+    return b"".join(map(_line, problems))
+
+
+def unpack_problems(lines: bytes) -> list[Problem]:
+    """Give back what `pack_problems` took."""
+    return [Problem(**json.loads(line)) for line in lines.splitlines()]
 
 
 def read_problems(path: Path) -> Iterator[Problem]:

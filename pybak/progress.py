@@ -49,6 +49,7 @@ _BYTES_A_FILE = 32 << 10
 SCANNING: Final = "scanning"
 COMPRESSING: Final = "compressing"
 FINISHING: Final = "finishing"
+WRITING: Final = "writing volumes"
 
 
 _Name = bytes  # of a file, as on disk; the structs have a field `bytes`
@@ -194,7 +195,10 @@ def _read_record(path: bytes) -> _Record | None:
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """What the line says at one moment; totals are None while they are not known."""
+    """What the line says at one moment; totals are None while they are not known.
+
+    While volumes are written they are counted, in the fields for files.
+    """
 
     phase: str
     files: int = 0
@@ -392,13 +396,17 @@ def _percent(shown: Shown) -> int | None:
 def _counts(shown: Shown, *, with_totals: bool) -> str:
     if with_totals and shown.total_files is not None and shown.total_bytes is not None:
         files = f"{shown.files:,}".replace(",", "\N{NO-BREAK SPACE}")
-        total = format_count(shown.total_files, "file")
+        total = format_count(shown.total_files, _noun(shown))
         return f"{files}/{total}  {format_size(shown.bytes)}/{format_size(shown.total_bytes)}"
     return _files(shown) + (f"  {format_size(shown.bytes)}" if shown.bytes else "")
 
 
 def _files(shown: Shown) -> str:
-    return format_count(shown.files, "file") if shown.files else ""
+    return format_count(shown.files, _noun(shown)) if shown.files else ""
+
+
+def _noun(shown: Shown) -> str:
+    return "volume" if shown.phase == WRITING else "file"
 
 
 def _left(seconds: float) -> str:

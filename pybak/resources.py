@@ -71,21 +71,23 @@ class Share:
     processes_fit: bool
 
 
-def share_memory(workers: int, limit_bytes: int | None) -> Share:
+def share_memory(workers: int, limit_bytes: int | None, *, more_bytes: int = 0) -> Share:
     """Fit `workers` into `limit_bytes` for flow and workers together.
 
-    Fewer workers rather than more memory; threads rather than processes.
+    `more_bytes` is what each worker's compressor takes besides the usual buffers. Fewer workers
+    rather than more memory; threads rather than processes.
     Raises PlanError if not even one thread fits.
     """
     if limit_bytes is None:
         return Share(workers, processes_fit=True)
     for_workers = limit_bytes - FLOW_BYTES
-    fitting = for_workers // WORKER_BUFFER_BYTES
+    for_one = WORKER_BUFFER_BYTES + more_bytes
+    fitting = for_workers // for_one
     if fitting < 1:
-        least = format_size(FLOW_BYTES + WORKER_BUFFER_BYTES)
+        least = format_size(FLOW_BYTES + for_one)
         raise PlanError(
             f"--memory-limit {format_size(limit_bytes)}: too little to run; give {least} or more"
         )
     workers = min(workers, fitting)
-    per_process = PROCESS_BYTES + WORKER_BUFFER_BYTES
+    per_process = PROCESS_BYTES + for_one
     return Share(workers, processes_fit=for_workers >= workers * per_process)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,8 @@ NO_HARD_LINKS: Final = frozenset(
 """What `os.link` fails with where a file can't have a second name."""
 _LOCK = "lock"
 _CANCEL = "cancel"
+_SPARE = "cancel.spare"
+_NAMES = "names"
 _OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN_LOCK: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEVER_LOCKED_SECONDS: Final = 24 * 3600
@@ -68,6 +71,7 @@ class WorkFolder:
             if _is_still(path / _LOCK, lock_fd):
                 with contextlib.suppress(OSError):  # a full disk; the lock itself will do
                     os.pwrite(lock_fd, _host(), 0)
+                    (path / _SPARE).touch()
                 return cls(path, lock_fd)
             os.close(lock_fd)
 
@@ -122,9 +126,50 @@ def _remove_leftover(parent: int, name: str, now: float) -> bool:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.pread(lock, 256, 0) not in (b"", _host()):
                 return False
+            _take_back_names(parent, folder)
             return _delete(parent, name, lock)
         finally:
             os.close(lock)
+
+
+def note_names(folder: Path, files: Sequence[tuple[Path, str]]) -> None:
+    """Note in a work folder what names beside it the files of a set are about to get, in order.
+
+    The first of `files` is to get its name last, and makes the set complete: if the run is killed
+    before that, `remove_leftovers` takes the other names back. Raises OSError.
+    """
+    known = [[name, *_identity(path.stat())] for path, name in files]
+    unfinished = folder / f"{_NAMES}.new"
+    with unfinished.open("wb") as out:
+        out.write(json.dumps(known).encode("ascii"))
+        out.flush()
+        os.fsync(out.fileno())
+    unfinished.rename(folder / _NAMES)
+
+
+def _take_back_names(parent: int, folder: int) -> None:
+    """Delete what a killed run named of a set whose first file has no name yet."""
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+        fd = os.open(_NAMES, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        with open(fd, "rb") as file:
+            (first, *_), *others = json.load(file)
+        if _status(parent, first) is not None:
+            return
+        for name, *identity in others:
+            found = _status(parent, name)
+            if found is not None and identity == _identity(found):
+                os.unlink(name, dir_fd=parent)
+
+
+def _status(parent: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(os.path.basename(name), dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _identity(status: os.stat_result) -> list[int]:
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
 
 
 def _delete(parent: int, name: str, lock: int) -> bool:
@@ -172,10 +217,40 @@ def _is_still(path: Path, fd: int) -> bool:
         return False
 
 
+def write_once(path: Path, data: bytes) -> bool:
+    """Write a small file that appears complete; False, and no change, if it is there by then.
+
+    Where there are no hard links, one that appears at the same moment is replaced. Raises OSError.
+    """
+    temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            if path.exists():
+                return False
+            temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
 def request_cancel(staging: Path) -> None:
-    """Ask everyone who works in `staging` to stop soon."""
-    with contextlib.suppress(OSError):
+    """Ask everyone who works in `staging` to stop soon.
+
+    Where nothing can be made any more, a file that was made for this is renamed. Where that can't
+    be either, or the folder is gone, the work fails by itself.
+    """
+    try:
         (staging / _CANCEL).touch()
+    except OSError:
+        with contextlib.suppress(OSError):
+            (staging / _SPARE).rename(staging / _CANCEL)
 
 
 def is_cancelled(staging: Path) -> bool:

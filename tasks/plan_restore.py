@@ -6,12 +6,13 @@ from prefect import get_run_logger, task
 
 from pybak.restore.plan import RestorePlan
 from pybak.restore.run import RestoreRun
+from tasks._password import password_for
 from tasks._settings import PLAIN
 
 
 @task(task_run_name="plan-restore", **PLAIN)
 def plan_restore(run: RestoreRun) -> RestorePlan:
-    """Read the archive's directory and manifest; plan the batches."""
-    plan = run.plan()
+    """List what the archive holds; plan the batches; check wrapped volumes for tampering."""
+    plan = run.plan(password_for(run.options.password_block))
     get_run_logger().info("%s", plan.summary())
     return plan

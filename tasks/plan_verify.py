@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import get_run_logger, task
 
 from pybak.verify.check import VerifyPlan
 from pybak.verify.run import VerifyRun
+from pybak.volumes.find import VolumeSet
+from tasks._password import password_for
 from tasks._settings import PLAIN
 
 
 @task(task_run_name="plan-verify", **PLAIN)
-def plan_verify(run: VerifyRun, archive: Path, number: int) -> VerifyPlan:
-    """Compare directory and manifest; plan the batches to read."""
-    plan = run.plan(archive, number)
+def plan_verify(run: VerifyRun, archive: VolumeSet, number: int) -> VerifyPlan:
+    """Compare the archive's records with its manifest; plan the batches to read."""
+    plan = run.plan(archive, number, password_for(run.options.password_block))
     get_run_logger().info("%s", plan.summary())
     return plan

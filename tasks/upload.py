@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import task
 
 from pybak.backup.assemble import Assembly
-from pybak.storage.local import Destination, publish
-from pybak.volumes.model import Volume
+from pybak.backup.run import BackupRun
+from pybak.storage.local import Published
 from tasks._settings import PLAIN
 
 
 @task(task_run_name="upload", **PLAIN)
-def upload(assembly: Assembly, destination: Destination) -> tuple[Path, Volume]:
-    """Give the archive its name in a local folder; it appears there complete or not at all."""
-    return publish(assembly, destination)
+def upload(run: BackupRun, assembly: Assembly, volumes: int) -> Published:
+    """Give an archive's files their names in a local folder; they appear complete or not at all."""
+    return run.publish(assembly, volumes)

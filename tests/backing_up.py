@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import io
 import os
 import stat
 import subprocess
+import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
 
+import pytest
+import pyzipper
+import zstandard
 from commands import tool
 
+from pybak.backup import assemble_tar, pack_tar, pack_zip, read_source
+from pybak.backup import plan as plan_module
 from pybak.backup.compress import compress_batches
-from pybak.backup.plan import BackupPlan
+from pybak.backup.plan import DIRECT, BackupPlan, Hand
 from pybak.backup.run import BackupRun
-from pybak.formats import manifest
+from pybak.formats import manifest, streams
+from pybak.formats.deflate import deflater
+from pybak.formats.manifest_reader import FullFact, Manifest, read_whole_manifest
 from pybak.options import BackupOptions
 from pybak.report import BackupReport
-from pybak.storage.local import publish
+from pybak.volumes.write import write_volumes
 
 MANIFEST = manifest.MEMBER_NAME.decode()
 UTF8 = os.environ | {"LC_ALL": "C.UTF-8"}
+PASSWORD = b"correct horse"
+TARS = ("tar", "tar.gz", "tar.bz2", "tar.zst")
+FORMATS: dict[str, dict[str, Any]] = {
+    "zip": {}, "aes": {"password": PASSWORD}, **{name: {"format": name} for name in TARS},
+}  # fmt: skip
+"""What `back_up` takes for each kind of archive, by a short name; `aes` is an encrypted zip."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished backup."""
+    """A finished backup. `path` is the archive's, without the endings of volumes and wrappers."""
 
     report: BackupReport
     path: Path
     plan: BackupPlan
+    password: bytes | None = field(default=None, repr=False)
 
     @property
     def errors(self) -> dict[str, str]:
@@ -46,22 +66,160 @@ class Outcome:
         return {problem.path: problem.code for problem in self.report.skipped}
 
     @property
-    def records(self) -> dict[str, manifest.Record]:
+    def files(self) -> list[Path]:
+        """The archive's files: itself, or its volumes in order."""
+        return [
+            Path(os.fsdecode(unquote_to_bytes(urlsplit(volume.uri).path)))
+            for volume in self.report.volumes
+        ]
+
+    @cached_property
+    def joined(self) -> Path:
+        """One plain file, as people get it: wrappers taken off, volumes joined by `cat`."""
+        if self.files == [self.path]:
+            return self.path
+        whole = self.path.with_name(f"joined.{self.path.name}")
+        with whole.open("wb") as out:
+            for file in self.files:
+                if file.name.endswith(".zip") and self.is_wrapped:
+                    inner, data = unwrapped(file, self.password or b"")
+                    assert inner + ".zip" == file.name
+                    out.write(data)
+                else:
+                    out.write(file.read_bytes())
+        return whole
+
+    @property
+    def is_wrapped(self) -> bool:
+        return (
+            self.password is not None
+            and self.files[0].name.removesuffix(".zip") != (self.files[0].name)
+            and self.files != [self.path]
+        )
+
+    @property
+    def tar(self) -> bytes:
+        """The tar stream, by the decompressor of a library."""
+        return unpacked(self.joined.read_bytes(), str(self.report.format))
+
+    @property
+    def manifest(self) -> Manifest[FullFact]:
+        """The manifest as the engine reads it."""
+        return read_whole_manifest(self.read(MANIFEST))
+
+    @property
+    def records(self) -> dict[str, FullFact]:
         """The manifest's lines by member name; fails if a name is there twice."""
-        with zipfile.ZipFile(self.path) as archive:
-            found = list(manifest.read_manifest(archive.read(MANIFEST)).records())
-        records = {record.path: record for record in found}
+        found = [line for line in self.manifest.lines if line.path is not None]
+        records = {str(record.path): record for record in found}
         assert len(records) == len(found)
         return records
 
     @property
     def contents(self) -> dict[str, bytes]:
-        """The archive's members as Python's zipfile reads them, without the manifest."""
-        with zipfile.ZipFile(self.path) as archive:
-            names = archive.namelist()
-            assert len(names) == len(set(names)), "a member is there twice"
-            assert names[-1] == MANIFEST
-            return {name: archive.read(name) for name in names[:-1]}
+        """The archive's members as Python reads them, without the manifest.
+
+        A folder's name ends with a slash; a link's content is its target, a hard link's that of
+        the file. Fails if a name is there twice.
+        """
+        if self.report.format == "zip":
+            with self.opened_zip() as archive:
+                names = archive.namelist()
+                found = [(name, archive.read(name)) for name in names[:-1]]
+            last = names[-1]
+        else:
+            with self.opened_tar() as archive:
+                *members, end = archive.getmembers()
+                found = [_content(archive, member) for member in members]
+            last = end.name
+        assert last == MANIFEST
+        assert len(dict(found)) == len(found), "a member is there twice"
+        return dict(found)
+
+    def read(self, name: str) -> bytes:
+        """Read one member."""
+        if self.report.format == "zip":
+            with self.opened_zip() as archive:
+                return bytes(archive.read(name))
+        with self.opened_tar() as archive:
+            content = archive.extractfile(name)
+            assert content is not None
+            return content.read()
+
+    @contextmanager
+    def opened_zip(self) -> Iterator[Any]:
+        if self.password is None or self.is_wrapped:
+            with zipfile.ZipFile(self.joined) as archive:
+                yield archive
+        else:
+            with pyzipper.AESZipFile(self.joined) as archive:
+                archive.setpassword(self.password)
+                yield archive
+
+    @contextmanager
+    def opened_tar(self) -> Iterator[tarfile.TarFile]:
+        with tarfile.open(
+            fileobj=io.BytesIO(self.tar), mode="r:", encoding="utf-8", errors="surrogateescape"
+        ) as archive:
+            yield archive
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[str, bytes]:
+    if member.isdir():
+        return member.name + "/", b""
+    if member.issym():
+        return member.name, os.fsencode(member.linkname)
+    if member.isreg() or member.islnk():
+        content = archive.extractfile(member)
+        return member.name, b"" if content is None else content.read()
+    return member.name, b""
+
+
+def unpacked(data: bytes, archive_format: str) -> bytes:
+    """Decompress a whole archive; of gzip only the first member, as simple readers do."""
+    if archive_format == "tar.gz":
+        inflate = zlib.decompressobj(31)
+        plain = inflate.decompress(data) + inflate.flush()
+        assert inflate.eof
+        assert inflate.unused_data == b""
+        return plain
+    if archive_format == "tar.bz2":
+        return bz2.decompress(data)
+    if archive_format == "tar.zst":
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
+            data, read_across_frames=True
+        )
+        return reader.read()
+    return data
+
+
+def unwrapped(file: Path, password: bytes) -> tuple[str, bytes]:
+    """Take a wrapper off by pyzipper; give the name and the bytes of what was inside."""
+    with pyzipper.AESZipFile(file) as archive:
+        archive.setpassword(password)
+        (name,) = archive.namelist()
+        (info,) = archive.infolist()
+        assert info.flag_bits & 1, "is not encrypted"
+        return name, archive.read(name)
+
+
+def shrink(
+    patch: pytest.MonkeyPatch, *, part: int, whole: int = 20_000, piece: int = 8_000
+) -> None:
+    """Have files of some kB go the ways of large ones, and retries come at once."""
+    for module in (pack_zip, pack_tar):
+        patch.setattr(module, "WHOLE_LIMIT", whole)
+    patch.setattr(pack_zip, "deflater", lambda level: replace(deflater(level), piece_bytes=piece))
+    patch.setattr(pack_zip, "MOST_GROWN", 2 * part)
+    for module in (pack_tar, assemble_tar):
+        patch.setattr(
+            module,
+            "codec",
+            lambda *how: replace(streams.codec(*how), piece_bytes=piece),
+        )
+    patch.setattr(pack_tar, "_READ_BYTES", piece)
+    patch.setattr(plan_module, "PART_BYTES", part)
+    patch.setattr(read_source, "_RETRY_SECONDS", (0.0, 0.0, 0.0))
 
 
 def back_up(
@@ -71,6 +229,7 @@ def back_up(
     threads: int = 2,
     before_reading: Callable[[BackupRun], object] = lambda _run: None,
     compress: Callable[..., Any] = compress_batches,
+    password: bytes | None = None,
     **options: Any,
 ) -> Outcome:
     """Do what the backup flow does, with threads as workers.
@@ -85,6 +244,7 @@ def back_up(
         to=str(to),
         job=job,
         options=BackupOptions(**options),
+        password=password,
     ) as run:
         kept = run.filter(run.discover())
         plan = run.plan(kept)
@@ -92,16 +252,21 @@ def back_up(
         with run.assembling() as assembling:
             with ThreadPoolExecutor(threads) as pool:
                 hands = [
-                    pool.submit(compress, run.staging, hand.batches(), **more)
+                    pool.submit(compress, run.staging, hand.batches(), password=password, **more)
                     for hand in plan.hands
                 ]
                 for hand in hands:
                     hand.result()
             assembly = assembling.finish(run.header(), run.owner_names(kept))
-        path, volume = publish(assembly, run.destination)
-        report = run.report(plan=plan, kept=kept, assembly=assembly, path=path, volume=volume)
-    assert path.stat().st_size == report.bytes_stored
-    return Outcome(report, path, plan)
+        count = run.cut(assembly)
+        if count:
+            call = run.volume_call(Hand(0, count, 1), DIRECT)
+            numbers = range(call.pop("start"), call.pop("stop"), call.pop("step"))
+            write_volumes(call.pop("staging"), numbers, password=password, **call)
+        stored = run.publish(assembly, count)
+        report = run.report(plan=plan, kept=kept, assembly=assembly, stored=stored)
+    assert sum(volume.size for volume in report.volumes) == report.bytes_stored
+    return Outcome(report, stored.path, plan, password)
 
 
 def snapshot(folder: Path) -> dict[bytes, tuple[Any, ...]]:
@@ -131,13 +296,14 @@ def snapshot(folder: Path) -> dict[bytes, tuple[Any, ...]]:
     return found
 
 
-def unpack(archive: Path, target: Path, program: str = "bsdtar") -> Path:
-    """Unpack with a stock program, the manifest left out; give `target`."""
+def unpack(archive: Path, target: Path, program: str = "bsdtar", *more: str) -> Path:
+    """Unpack with a stock program, the manifest left out; give `target`. `more` are options."""
     target.mkdir()
     command = {
-        "bsdtar": ["-xpf", archive, "-C", target, "--exclude", ".pybak"],
-        "unzip": ["-qq", "-K", "-o", archive, "-x", ".pybak/*", "-d", target],
-        "7zz": ["x", "-y", "-bso0", "-snld", "-xr!.pybak", f"-o{target}", archive],
+        "bsdtar": ["-xpf", archive, "-C", target, "--exclude", ".pybak", *more],
+        "tar": ["-xpf", archive, "-C", target, "--exclude=.pybak", "--numeric-owner", *more],
+        "unzip": ["-qq", "-K", "-o", archive, "-x", ".pybak/*", "-d", target, *more],
+        "7zz": ["x", "-y", "-bso0", "-snld", "-xr!.pybak", f"-o{target}", archive, *more],
     }[program]
     run_tool(program, *command)
     return target
@@ -154,16 +320,20 @@ def run_tool(program: str, *words: str | Path, allow: Sequence[int] = (0,)) -> s
         errors="surrogateescape",
         check=False,
     )
-    assert done.returncode in allow, f"{program}: {done.stdout}{done.stderr}"
+    said = f"{program}: {done.stdout[-1000:]}{done.stderr[-1000:]}"
+    assert done.returncode in allow, ascii(said)
     return done.stdout + done.stderr
 
 
-def judge(archive: Path, programs: Sequence[str] = ("unzip", "7zz", "bsdtar")) -> None:
-    """Have every stock program check the archive; fails if one finds anything wrong."""
+def judge(archive: Path, programs: Sequence[str] | None = None) -> None:
+    """Have stock programs check a plain archive; fails if one finds anything wrong."""
+    if ".tar" in archive.name:
+        _judge_tar(archive, programs or ("tar", "bsdtar", "decompressor"))
+        return
     with zipfile.ZipFile(archive) as file:
         assert file.testzip() is None
         members = len(file.infolist())
-    for program in programs:
+    for program in programs if programs is not None else ("unzip", "7zz", "bsdtar"):
         if program == "unzip":
             run_tool(program, "-tqq", archive)
         elif program == "7zz":
@@ -172,6 +342,42 @@ def judge(archive: Path, programs: Sequence[str] = ("unzip", "7zz", "bsdtar")) -
             assert "Warning" not in said
         else:
             assert len(run_tool(program, "-tf", archive).splitlines()) >= members
+
+
+_CHECKS = {"gz": "gzip", "bz2": "bzip2", "zst": "zstd"}
+
+
+def _judge_tar(archive: Path, programs: Sequence[str]) -> None:
+    for program in programs:
+        if program == "decompressor":
+            if checker := _CHECKS.get(archive.name.rpartition(".")[2]):
+                run_tool(checker, "-t", "-q", archive)
+            continue
+        # All members are listed, to the end, without a word of warning.
+        assert run_tool(program, "-tf", archive).endswith(f"{MANIFEST}\n")
+        assert run_tool(program, "-xOf", archive, MANIFEST) != ""
+    with tarfile.open(fileobj=io.BytesIO(unpacked(archive.read_bytes(), _format(archive)))) as file:
+        assert file.getnames()[-1] == MANIFEST
+
+
+def _format(archive: Path) -> str:
+    return archive.name[archive.name.rindex("tar") :]
+
+
+def judge_outcome(done: Outcome, programs: Sequence[str] | None = None) -> None:
+    """Have stock programs check an archive, be it encrypted, wrapped or cut into volumes."""
+    if done.report.format == "zip" and done.password is not None and not done.is_wrapped:
+        password = os.fsdecode(done.password)
+        assert "Everything is Ok" in run_tool("7zz", "t", f"-p{password}", done.joined)
+        with done.opened_zip() as archive:
+            assert archive.testzip() is None
+            links = any(stat.S_ISLNK(info.external_attr >> 16) for info in archive.infolist())
+        # bsdtar can't read links that are encrypted.
+        run_tool(
+            "bsdtar", "--passphrase", password, "-xOf", done.joined, allow=(1,) if links else (0,)
+        )
+        return
+    judge(done.joined, programs)
 
 
 def noise(size: int, seed: int = 0) -> bytes:

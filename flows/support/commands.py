@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.support.session import run_flow
 from pybak import cli
+from pybak.errors import ExitCode, PlanError
+from pybak.locate import locate_archive, portable_name
 from pybak.portable import to_portable
 
 if TYPE_CHECKING:
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
     from prefect import Flow
     from prefect.client.schemas.objects import State
+
+    from pybak.volumes.find import VolumeSet
 
 
 def backup_command() -> int:
@@ -25,6 +30,7 @@ def backup_command() -> int:
 def _backup(request: cli.BackupRequest) -> int:
     if request.options.dry_run:
         return _plan_backup(request)
+    _settled(request.password, request.view, is_new=True)
 
     def load() -> Flow[..., State[Any]]:
         from flows.backup import backup
@@ -47,18 +53,41 @@ def _backup(request: cli.BackupRequest) -> int:
 
 def _plan_backup(request: cli.BackupRequest) -> int:
     """Show the plan without Prefect, which would write its own records."""
+    if request.password.value is not None:
+        cli.warn_if_weak(request.password.value, request.view)
     from pybak.backup.run import BackupRun
 
     with (
         tempfile.TemporaryDirectory(prefix="pybak-plan-") as scratch,
         BackupRun(
             request.sources, output=request.output, to=request.to, job=request.job,
-            options=request.options, scratch=Path(scratch),
+            options=request.options, scratch=Path(scratch), encrypted=bool(request.password),
         ) as run,
     ):  # fmt: skip
         kept = run.filter(run.discover())
         summary = run.plan_summary(run.plan(kept), kept)
         return cli.emit(summary, request.view)
+
+
+def _secret(password: cli.Password) -> bytes | None:
+    """Give the password itself, for what is done in this process."""
+    if password.block is None:
+        return password.value
+    from flows.support.passwords import load_password
+
+    return load_password(password.block)
+
+
+def _settled(password: cli.Password, view: cli.View, *, is_new: bool) -> cli.Password:
+    """Ask for the password if need be, and leave it where flow and workers find it.
+
+    With `is_new` it is for an archive that is to be made: asked for twice, and judged.
+    """
+    settled = password.settled(confirm=is_new)
+    if is_new and settled.value is not None:
+        cli.warn_if_weak(settled.value, view)
+    cli.hand_over(os.environ, settled)
+    return settled
 
 
 def restore_command() -> int:
@@ -68,11 +97,14 @@ def restore_command() -> int:
 
 def _restore(request: cli.RestoreRequest) -> int:
     archive = _archive(request.archive, request.job)
+    password = _settled(request.password, request.view, is_new=False)
+    if request.to is None:
+        return _restore_to_stdout(request, archive, _secret(password))
     if request.options.dry_run:
         from pybak.restore.run import RestoreRun
 
         with RestoreRun(archive, request.to, request.options) as run:
-            return cli.emit(run.rehearse(), request.view)
+            return cli.emit(run.rehearse(_secret(password)), request.view)
 
     def load() -> Flow[..., State[Any]]:
         from flows.restore import restore
@@ -80,12 +112,40 @@ def _restore(request: cli.RestoreRequest) -> int:
         return restore
 
     parameters = {
-        "archive": to_portable(str(archive)),
+        "archive": portable_name(archive),
         "to": to_portable(request.to),
         "job": request.job,
         "options": request.options,
     }
     return cli.emit(run_flow(load, parameters, request.view), request.view)
+
+
+def _restore_to_stdout(
+    request: cli.RestoreRequest, archive: VolumeSet, password: bytes | None
+) -> int:
+    """Write one file to stdout, without Prefect, which would take longer than the file."""
+    from pybak.read_run import limits
+    from pybak.restore.select import Selector
+    from pybak.restore.stream import restore_to_stream
+
+    options = request.options
+    selector = Selector(options.include, options.exclude)
+    try:
+        report = restore_to_stream(
+            archive.paths,
+            selector,
+            cli.binary_stdout(),
+            password,
+            limits=limits(options.max_ratio, options.max_members),
+        )
+    except PlanError as error:
+        if not selector.unmatched():
+            raise
+        cli.print_error(str(error))
+        return ExitCode.PARTIAL  # as for every include that matches nothing
+    if report.exit_code:
+        cli.print_error(report.headline())
+    return report.exit_code
 
 
 def verify_command() -> int:
@@ -94,7 +154,9 @@ def verify_command() -> int:
 
 
 def _verify(request: cli.VerifyRequest) -> int:
-    archives = [_archive(archive, request.job) for archive in request.archives]
+    alone = len(request.archives) == 1
+    names = [_portable(name, request.job, alone=alone) for name in request.archives]
+    _settled(request.password, request.view, is_new=False)
 
     def load() -> Flow[..., State[Any]]:
         from flows.verify import verify
@@ -102,16 +164,27 @@ def _verify(request: cli.VerifyRequest) -> int:
         return verify
 
     parameters = {
-        "archives": [to_portable(str(archive)) for archive in archives],
+        "archives": names,
         "job": request.job,
         "options": request.options,
     }
     return cli.emit(run_flow(load, parameters, request.view), request.view)
 
 
-def _archive(which: str, job: str | None) -> Path:
+def _portable(which: str, job: str | None, *, alone: bool) -> str:
+    """Give the flow's name of an archive; one that is not there is told beside the others."""
+    from pybak.verify.run import UNREADABLE
+
+    try:
+        return portable_name(_archive(which, job))
+    except UNREADABLE:
+        if alone:
+            raise
+        return to_portable(which)
+
+
+def _archive(which: str, job: str | None) -> VolumeSet:
     """Find the archive before a server is started for nothing."""
     from pybak.home import catalog_url
-    from pybak.locate import locate_archive
 
     return locate_archive(which, job=job, catalog_url=catalog_url())

@@ -21,6 +21,7 @@ from typing import BinaryIO, Final, Self
 from urllib.parse import urlsplit
 
 from pybak.errors import PyBakError
+from pybak.password import PASSWORD_VARIABLE
 
 DEFAULT_URL: Final = "http://127.0.0.1:4200/api"
 _PROBE_SECONDS = 2.0
@@ -119,6 +120,11 @@ def _get(url: str) -> object:
         return None
 
 
+def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the environment without archive passwords, which are no business of a server."""
+    return {name: value for name, value in environ.items() if name != PASSWORD_VARIABLE}
+
+
 def _take_turn(environ: Mapping[str, str]) -> int | None:
     """Hold the lock under which servers of one Prefect home start; None where there is none."""
     home = _prefect_home(environ)
@@ -154,7 +160,7 @@ class TemporaryServer:
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
-                    env=os.environ | _SERVER_SETTINGS,
+                    env=_without_secrets(os.environ) | _SERVER_SETTINGS,
                     pass_fds=[listener.fileno()],
                     start_new_session=True,
                 )

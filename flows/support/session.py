@@ -43,7 +43,7 @@ def run_flow(
     stop_at_once_on_signal()
     screen = Screen(ProgressLine(enabled=not (view.quiet or view.json or view.debug)))
     screen.show()
-    with screen, _server(debug=view.debug) as server:
+    with screen, prefect_server(debug=view.debug) as server:
         screen.phase(STARTING)
         flow = load()
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -53,13 +53,16 @@ def run_flow(
         # The thread that sends heartbeats would keep the end waiting for up to a second.
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             state = flow(**parameters, return_state=True)
-        _drain()
+        drain()
     return _report(state)
 
 
 @contextmanager
-def _server(*, debug: bool) -> Iterator[TemporaryServer | None]:
-    """Settle which server is used; yields it if it is our own, and stops it afterwards."""
+def prefect_server(*, debug: bool) -> Iterator[TemporaryServer | None]:
+    """Settle which server is used; yields it if it is our own, and stops it afterwards.
+
+    Prefect must not be imported before. Raises ServerError if the one that is named is away.
+    """
     url = find_server(os.environ, version("prefect"))
     if url is not None:
         environment.prepare(os.environ, url, debug=debug)
@@ -70,7 +73,7 @@ def _server(*, debug: bool) -> Iterator[TemporaryServer | None]:
         yield server
 
 
-def _drain() -> None:
+def drain() -> None:
     """Send what Prefect still holds back, before its server goes."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker

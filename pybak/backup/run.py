@@ -17,20 +17,21 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from uuid import uuid4
 
 from pybak import __version__, entries, problems, report, staging
 from pybak.backup.assemble import Assembler, Assembly
 from pybak.backup.discover import Discovery, discover
 from pybak.backup.filter import Filtered, filter_entries
-from pybak.backup.plan import BackupPlan, plan_backup
+from pybak.backup.plan import DIRECT, ZIP, BackupPlan, Hand, deal, plan_backup
 from pybak.backup.rules import Rules
 from pybak.backup.sources import resolve_sources
 from pybak.entries import Root, read_entries
-from pybak.errors import Interrupted, StorageError
+from pybak.errors import Interrupted, PlanError, StorageError
 from pybak.formats import manifest
-from pybak.formats.deflate import engine_name
+from pybak.formats.streams import TAR_FORMATS, engine_name, memory_bytes
+from pybak.formats.suffixes import format_of_name
 from pybak.home import home
 from pybak.options import BackupOptions
 from pybak.paths import user_path
@@ -39,17 +40,24 @@ from pybak.resources import default_workers, share_memory, usable_cpus
 from pybak.staging import WorkFolder, remove_leftovers
 from pybak.storage import local
 from pybak.units import parse_size
-from pybak.volumes.model import Volume
-
-UNSUPPORTED_BY_ZIP = frozenset(
-    {
-        entries.FIFO,
-        entries.SOCKET,
-        entries.CHAR_DEVICE,
-        entries.BLOCK_DEVICE,
-        entries.UNKNOWN,
-    }
+from pybak.volumes.write import (
+    WRAPPED_SUFFIX,
+    FinishedVolume,
+    payload,
+    plan_volumes,
+    read_finished,
+    suffixes,
 )
+
+UNSUPPORTED_BY_TAR = frozenset({entries.SOCKET, entries.UNKNOWN})
+UNSUPPORTED_BY_ZIP = UNSUPPORTED_BY_TAR | {
+    entries.FIFO,
+    entries.CHAR_DEVICE,
+    entries.BLOCK_DEVICE,
+}
+_NETWORK = ("tcp://", "tls://")
+_DIRECT_BYTES = 64 << 20
+"""Volumes of fewer bytes are written in the flow itself."""
 
 
 class BackupRun:
@@ -63,12 +71,15 @@ class BackupRun:
         to: str | None,
         job: str | None,
         options: BackupOptions,
+        password: bytes | None = None,
         now: datetime | None = None,
         scratch: Path | None = None,
+        encrypted: bool = False,
     ) -> None:
         """Check everything that can be checked before the first file is looked at.
 
-        With `scratch` (for a dry run) nothing is written outside of that folder.
+        With a `password` the archive is encrypted. With `scratch` (for a dry run) nothing is
+        written outside of that folder; `encrypted` then stands for a password.
         Raises PlanError or StorageError in one line that says what to do.
         """
         self.run_id = str(uuid4())
@@ -81,17 +92,29 @@ class BackupRun:
         self._source_problems = found.problems
         self.sources = [os.fsdecode(root.source) for root in self.roots]
         self.job = job or ", ".join(self.sources)
+        self.format = archive_format(options, output)
         limit = parse_size(options.memory_limit) if options.memory_limit else None
         wanted = options.workers or default_workers(usable_cpus())
-        self._share = share_memory(wanted, limit)
+        more = memory_bytes(self.format, options.level)
+        self._share = share_memory(wanted, limit, more_bytes=more)
         self._rules = _rules(options)
+        self._password = password
+        self._encrypted = encrypted or password is not None
+        _check_password(options, encrypted=self._encrypted)
+        self.is_wrapped = self._encrypted and (options.hide_names or self.format != ZIP)
+        self._split = parse_size(options.split) if options.split else None
+        first = suffixes(0, self._split, wrapped=self.is_wrapped)[0]
         self.destination = local.choose(
-            output, to, job=job, now=self.started_at.astimezone(), suffix=options.format,
-            create=scratch is None,
+            output, to, job=job, now=self.started_at.astimezone(), suffix=self.format,
+            create=scratch is None, taken=[first, *(f".{kind}" for kind in self._sum_kinds)],
+            is_split=self._split is not None,
         )  # fmt: skip
         self._folders: list[WorkFolder] = []
         self._made_staging: Path | None = None
         try:
+            self._payload = payload(
+                self._split, self.destination.name, wrapped=self.is_wrapped, mtime_ns=self._mtime_ns
+            )
             self._open_work_folders(scratch)
             # Its own output and staging are known only now, and are left out by identity.
             self._rules = replace(
@@ -100,6 +123,19 @@ class BackupRun:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the archive's files are written in a step of their own: volumes or wrapped."""
+        return self.is_wrapped or self._split is not None
+
+    @property
+    def _sum_kinds(self) -> list[str]:
+        return list(dict.fromkeys(self.options.checksum))
+
+    @property
+    def _mtime_ns(self) -> int:
+        return int(self.started_at.timestamp()) * 1_000_000_000
 
     def _open_work_folders(self, scratch: Path | None) -> None:
         if scratch is not None:
@@ -128,9 +164,7 @@ class BackupRun:
 
     def _earlier_archives(self) -> frozenset[tuple[int, int]]:
         """Identify what earlier runs of this job made."""
-        return _identities(
-            local.own_archives(self.destination.folder, self.job_given, self.options.format)
-        )
+        return _identities(local.own_archives(self.destination.folder, self.job_given))
 
     def discover(self, on_progress: Callable[[int, int], None] | None = None) -> Discovery:
         """Walk the sources. Raises Interrupted once `request_cancel` was called."""
@@ -158,8 +192,13 @@ class BackupRun:
                 self._rules,
                 self.staging / "kept",
                 self.staging / "kept.problems",
-                unsupported=UNSUPPORTED_BY_ZIP,
+                unsupported=UNSUPPORTED_BY_TAR if self._is_tar else UNSUPPORTED_BY_ZIP,
+                format_name="tar" if self._is_tar else "ZIP",
             )
+
+    @property
+    def _is_tar(self) -> bool:
+        return self.format in TAR_FORMATS
 
     def plan(self, kept: Filtered) -> BackupPlan:
         """Cut what is kept into batches."""
@@ -170,6 +209,8 @@ class BackupRun:
                 self.staging,
                 total_bytes=kept.total_bytes,
                 level=self.options.level,
+                archive_format=self.format,
+                encrypted=self._encrypted and not self.is_wrapped,
                 workers=self._share.workers,
                 chunk_size=self.options.chunk_size,
                 cluster=self.options.cluster,
@@ -189,7 +230,53 @@ class BackupRun:
 
     def assembling(self) -> Assembling:
         """Start to lay segments together beside the workers."""
-        return Assembling(Assembler(self.staging, self._target / "archive"), self.staging)
+        path = None if self.is_cut else self._target / "archive"
+        assembler = Assembler(self.staging, path, password=self._password)
+        return Assembling(assembler, self.staging)
+
+    def cut(self, assembly: Assembly) -> int:
+        """Plan the files of a finished archive; give how many must be written."""
+        if not self.is_cut:
+            return 0
+        with self._writing():
+            return len(
+                plan_volumes(
+                    self.staging, assembly.extents, size=assembly.size,
+                    payload_bytes=self._payload, wrapped=self.is_wrapped,
+                    name=self.destination.name, mtime_ns=self._mtime_ns,
+                )
+            )  # fmt: skip
+
+    def volume_hands(self, count: int, plan: BackupPlan, size: int) -> tuple[str, list[Hand]]:
+        """Give where volumes are written, and which by whom; few bytes are not worth a cluster."""
+        if plan.cluster == DIRECT or size < _DIRECT_BYTES or count == 1:
+            return DIRECT, [Hand(0, count, 1)]
+        return plan.cluster, list(deal(count, plan.workers))
+
+    def volume_call(self, hand: Hand, cluster: str) -> dict[str, Any]:
+        """Give the arguments of a task that writes volumes."""
+        return {
+            "staging": self.staging,
+            "target": self._target,
+            "start": hand.start,
+            "stop": hand.stop,
+            "step": hand.step,
+            "kinds": self._sum_kinds,
+            "threads": self._share.workers if cluster == DIRECT else 1,
+        }
+
+    def finished(self, assembly: Assembly, count: int) -> list[FinishedVolume]:
+        """Give the files that make up a finished archive; `count` were written by tasks."""
+        if assembly.path is None:
+            return read_finished(self.staging, count)
+        path = os.fsencode(assembly.path)
+        return [FinishedVolume(path, "", assembly.size, {}, assembly.parts)]
+
+    def publish(self, assembly: Assembly, count: int) -> local.Published:
+        """Put a finished archive where it belongs: there all at once, or not at all."""
+        return local.publish(
+            self.finished(assembly, count), self.destination, kinds=self._sum_kinds
+        )
 
     def header(self) -> manifest.Header:
         """Give the manifest's first line."""
@@ -197,10 +284,11 @@ class BackupRun:
             run_id=self.run_id,
             job=self.job,
             mode="full",
-            format=self.options.format,
+            format=self.format,
             created=self.started_at.astimezone(UTC).isoformat(timespec="seconds"),
             sources=self.sources,
             program=f"pybak {__version__}",
+            split=self._payload,
         )
 
     def request_cancel(self) -> None:
@@ -223,7 +311,11 @@ class BackupRun:
         return report.PlanSummary(
             job=self.job_given,
             sources=tuple(self.sources),
-            destination=str(self.destination.path),
+            destination=str(self._archive_name(self.destination.path)),
+            format=self.format,
+            encrypted=self._encrypted,
+            split=self._split,
+            checksums=tuple(self._sum_kinds),
             files=report.FileCounts(
                 new=plan.files,
                 excluded=sum(kept.excluded.values()),
@@ -235,7 +327,7 @@ class BackupRun:
             batches=plan.batches,
             workers=plan.workers,
             cluster=plan.cluster,
-            engine=engine_name(plan.level),
+            engine=engine_name(plan.format, plan.level),
             level=plan.level,
             excluded_by=dict(kept.excluded),
             errors=tuple(errors),
@@ -248,8 +340,7 @@ class BackupRun:
         plan: BackupPlan,
         kept: Filtered,
         assembly: Assembly,
-        path: Path,
-        volume: Volume,
+        stored: local.Published,
         now: datetime | None = None,
     ) -> report.BackupReport:
         """Sum up a finished run. Holds all problems in memory."""
@@ -261,23 +352,33 @@ class BackupRun:
             status=report.PARTIAL if errors else report.SUCCESS,
             run_id=self.run_id,
             job=self.job_given,
-            archive=str(path),
-            volumes=(volume,),
+            archive=str(self._archive_name(stored.path)),
+            volumes=stored.volumes,
+            checksum_files=tuple(str(path) for path in stored.checksum_files),
+            format=self.format,
+            encrypted=self._encrypted,
+            lost=assembly.lost,
             files=report.FileCounts(
                 new=assembly.files - changed,
                 excluded=sum(kept.excluded.values()),
-                skipped=len(skipped),
+                skipped=sum(problem.code in problems.SKIPPED_CODES for problem in skipped),
                 failed=_failed(errors),
             ),
             folders=plan.folders,
             bytes_read=assembly.bytes_read,
-            bytes_stored=assembly.size,
+            bytes_stored=sum(volume.size for volume in stored.volumes),
             duration_seconds=((now or datetime.now(UTC)) - self.started_at).total_seconds(),
             level=self.options.level,
             excluded_by=dict(kept.excluded),
             errors=tuple(errors),
             skipped=tuple(skipped),
         )
+
+    def _archive_name(self, path: Path) -> Path:
+        """Give what people name to get the archive back: the file, or the set without number."""
+        if self.is_wrapped and self._split is None:
+            return path.with_name(path.name + WRAPPED_SUFFIX)
+        return path
 
     def _problems(self, kept: Filtered) -> tuple[list[Problem], list[Problem]]:
         errors: list[Problem] = list(self._source_problems)
@@ -321,6 +422,34 @@ class BackupRun:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def archive_format(options: BackupOptions, output: str | None) -> str:
+    """Give the format that is wanted. A known ending of `output` decides where `options` say zip.
+
+    A form sends its defaults along, so zip may be what nobody chose. Raises PlanError where the
+    two contradict each other.
+    """
+    named = format_of_name(output) if output else None
+    if named in (None, options.format):
+        return options.format
+    if options.format == ZIP:
+        return named or ZIP
+    raise PlanError(
+        f"{output}: is a name for {named}, and the format is {options.format}; "
+        f"give it a name that ends with .{options.format}"
+    )
+
+
+def _check_password(options: BackupOptions, *, encrypted: bool) -> None:
+    """Raise PlanError where a password is missing, or can't get to where it is needed."""
+    if options.hide_names and not encrypted:
+        raise PlanError("--hide-names: needs a password; give it with -p")
+    if encrypted and options.password_block is None and options.cluster.startswith(_NETWORK):
+        raise PlanError(
+            f"--cluster: a typed password does not reach the workers of {options.cluster}; "
+            "keep it in a Prefect block and name that with --password-block"
+        )
 
 
 def _rules(options: BackupOptions) -> Rules:
@@ -375,10 +504,15 @@ class Assembling:
     def finish(
         self, header: manifest.Header, owners: tuple[dict[str, str], dict[str, str]]
     ) -> Assembly:
-        """Take in what the workers have finished, and end the archive."""
+        """Take in what the workers have finished, and end the archive.
+
+        Raises what stopped the assembler, and Interrupted after a cancel.
+        """
         self._no_more.set()
         self._thread.join()
         self.check()
+        if staging.is_cancelled(self._folder):
+            raise Interrupted("stopped on request")
         users, groups = owners
         return self._assembler.finish(header, users=users, groups=groups)
 

@@ -57,3 +57,22 @@ class Run(SQLModel, table=True):
     message: str | None = Field(default=None, sa_type=PathText)
     options: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     counts: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+
+
+class Verification(SQLModel, table=True):
+    """One check of one archive. Times are in UTC.
+
+    Of a check of a part, `percent` is what was asked for, and the part is the `slice`th, counted
+    from 0, of `slices`; a check of everything is the only slice. `members` counts those read.
+    """
+
+    id: int | None = Field(default=None, primary_key=True)
+    archive: str = Field(index=True, sa_type=PathText)
+    run_id: str = Field(index=True, sa_type=PathText)
+    checked_at: datetime
+    status: str
+    percent: float = 100.0
+    slice: int = 0
+    slices: int = 1
+    members: int = 0
+    damaged: int = 0

@@ -119,11 +119,26 @@ class Catalog:
             )
             return session.exec(query).first()
 
+    def archives(self, job: str | None = None) -> list[str]:
+        """List the archives of all good backups, or of one job's, the newest first."""
+        with self._translated(), Session(self._engine) as session:
+            query = select(Run.archive).where(Run.kind == "backup", col(Run.archive).is_not(None))
+            if job is not None:
+                query = query.where(Run.job == job)
+            query = query.order_by(col(Run.started_at).desc(), col(Run.seq).desc())
+            return [archive for archive in session.exec(query) if archive is not None]
+
     def backup_jobs(self) -> list[str]:
         """List the names of all jobs that have an archive."""
         with self._translated(), Session(self._engine) as session:
             query = select(Run.job).where(Run.kind == "backup", col(Run.archive).is_not(None))
             return sorted(set(session.exec(query)))
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Open a session for other tables of the catalog; failures become CatalogError."""
+        with self._translated(), Session(self._engine) as session:
+            yield session
 
     def close(self) -> None:
         """Close all connections."""

@@ -12,19 +12,24 @@ from pybak.cli.commands import (
     restore_command,
     verify_command,
 )
-from pybak.cli.output import View, emit, print_error, run_guarded
+from pybak.cli.output import View, binary_stdout, emit, print_error, run_guarded
+from pybak.cli.passwords import Password, hand_over, warn_if_weak
 from pybak.cli.running import main
 
 __all__ = [
     "BackupRequest",
+    "Password",
     "RestoreRequest",
     "VerifyRequest",
     "View",
     "backup_command",
+    "binary_stdout",
     "emit",
+    "hand_over",
     "main",
     "print_error",
     "restore_command",
     "run_guarded",
     "verify_command",
+    "warn_if_weak",
 ]

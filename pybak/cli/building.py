@@ -29,25 +29,31 @@ colons or line ends) or from the --config file (level: 6). The command line beat
 which beats the file.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partial (some files are missing, all are listed),
-10 not found, 11 job is running, 12 wrong password, 130 interrupted."""
+10 not found, 11 job is running, 12 wrong password or none, 130 interrupted."""
 
 
 @dataclass(frozen=True)
 class Parsed:
     """What a command line and its surroundings came to."""
 
-    options: BaseModel
+    options: BaseModel | None
     given: Mapping[str, Given]
     view: View
 
 
 class PyBakCommand(click.Command):
-    """A command whose help shows its options in groups."""
+    """A command whose help shows its options in groups; `program` is how people call it."""
 
     def __init__(
-        self, *args: Any, groups: Mapping[str, Sequence[str]], usage: str, **kwargs: Any
+        self,
+        *args: Any,
+        program: str,
+        groups: Mapping[str, Sequence[str]],
+        usage: str,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.program = program
         self.groups = groups
         self.usage = usage
 
@@ -57,15 +63,17 @@ class PyBakCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one list for each group; what no group names stands in the last one."""
+        params = {param.name: param for param in self.get_params(ctx)}
         named = {name for names in self.groups.values() for name in names}
         last = list(self.groups)[-1]
         for title, names in self.groups.items():
-            records = []
-            for param in self.get_params(ctx):
-                wanted = param.name in names or (title == last and param.name not in named)
-                if wanted and (record := param.get_help_record(ctx)) is not None:
-                    # The same first column in all groups.
-                    records.append((f"{record[0]:<{_OPTION_COLUMNS}}", record[1]))
+            rest = [name for name in params if title == last and name not in named]
+            records = [
+                # The same first column in all groups.
+                (f"{record[0]:<{_OPTION_COLUMNS}}", record[1])
+                for name in (*names, *rest)
+                if name in params and (record := params[name].get_help_record(ctx)) is not None
+            ]
             with formatter.section(title):
                 formatter.write_dl(records, col_max=_OPTION_COLUMNS)
 
@@ -90,6 +98,8 @@ class _Option(click.Option):
         if setting.flag:
             declarations[-1] += f"/--no-{setting.label.removeprefix('--')}"
         more: dict[str, Any] = {"is_flag": True} if setting.flag else {"multiple": setting.many}
+        if setting.bare is not None:
+            more = {"is_flag": False, "flag_value": setting.bare}
         super().__init__([setting.name, *declarations], default=None, help=setting.help, **more)
         self.setting = setting
 
@@ -107,28 +117,36 @@ class _Option(click.Option):
 
 def build_command(
     name: str,
-    model: type[BaseModel],
+    model: type[BaseModel] | None,
     *,
     about: str,
     usage: str,
     extras: Sequence[Setting],
     groups: Mapping[str, Sequence[str]],
     run: Callable[[Parsed], int],
+    settle: Callable[[dict[str, Given], Sequence[str]], Mapping[str, Given]] | None = None,
+    program: str = "",
+    epilog: str = _EPILOG,
 ) -> PyBakCommand:
-    """Make the command `name`: the fields of `model`, and `extras`, which are the command's own.
+    """Make the command `name`: the fields of `model`, if any, and `extras`, which are its own.
 
     The one extra without option names is the command's argument. `groups` maps the help's
-    headings to the names of settings; what none names stands under the last heading.
+    headings to the names of settings; what none names stands under the last heading. `settle`
+    gets what all layers gave together and the words of the line, before values are checked, and
+    gives what counts. A command that no group offers `config` reads no configuration file.
     """
-    settings = (*extras, *settings_of(model))
-    known = [setting.name for setting in settings]
+    settings = (*extras, *(settings_of(model) if model else ()))
+    known = [setting.name for setting in settings if setting.in_file]
+    has_config = any("config" in names for names in groups.values())
 
     def callback(**words: Any) -> int:
-        path = words.pop("config")
+        path = words.pop("config", None)
         view = View(json=words.pop("json"), quiet=words.pop("quiet"), debug=words.pop("debug"))
         config = read_config(path, known) if path else {}
-        given = collect(settings, words, os.environ, config, path)
-        return run(Parsed(build_options(model, given), given, view))
+        given: Mapping[str, Given] = collect(settings, words, os.environ, config, path)
+        if settle is not None:
+            given = settle(dict(given), click.get_current_context().obj or ())
+        return run(Parsed(build_options(model, given) if model else None, given, view))
 
     params: list[click.Parameter] = [
         _Option(setting) if setting.option_names else _Argument(setting) for setting in settings
@@ -136,17 +154,18 @@ def build_command(
     return PyBakCommand(
         name,
         callback=callback,
-        params=[*params, *_common_options()],
+        params=[*params, *_common_options(has_config=has_config)],
         help=about,
-        epilog=_EPILOG,
+        epilog=epilog,
         add_help_option=False,
         context_settings={"max_content_width": HELP_COLUMNS},
+        program=program or f"python flows/{name}.py",
         groups=groups,
         usage=usage,
     )
 
 
-def _common_options() -> list[click.Parameter]:
+def _common_options(*, has_config: bool) -> list[click.Parameter]:
     def show_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001
         if value:
             print_text(ctx.get_help() + "\n", sys.stdout)
@@ -166,7 +185,7 @@ def _common_options() -> list[click.Parameter]:
         metavar="FILE",
     )
     return [
-        _Option(config),
+        *([_Option(config)] if has_config else []),
         _Flag("json", "--json", about="Print one JSON object on stdout and nothing else."),
         _Flag("quiet", "--quiet", about="Say nothing unless something went wrong."),
         _Flag("debug", "--debug", about="Show all log lines, and a traceback on errors."),

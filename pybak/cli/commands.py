@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from pybak.cli.building import Parsed, build_command
 from pybak.cli.output import View
+from pybak.cli.outputs import output_or_destination, settle_format
+from pybak.cli.passwords import (
+    PASSWORD,
+    Password,
+    check_reaches_workers,
+    chosen_password,
+    password_of,
+)
 from pybak.cli.settings import Given, Setting, shown, text, texts
 from pybak.display import escape, printable
 from pybak.errors import PlanError
+from pybak.units import parse_size
 
 if TYPE_CHECKING:
     import click
 
     from pybak.options import BackupOptions, RestoreOptions, VerifyOptions
 
-# Suffixes by which people and programs know an archive's format.
-_SUFFIX_FORMATS: Final = {
-    ".zip": "zip",
-    ".tar": "tar",
-    ".tar.gz": "tar.gz", ".tgz": "tar.gz",
-    ".tar.bz2": "tar.bz2", ".tbz2": "tar.bz2", ".tbz": "tar.bz2",
-    ".tar.zst": "tar.zst", ".tzst": "tar.zst",
-    ".tar.xz": "tar.xz", ".txz": "tar.xz",
-    ".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst", ".7z": "7z", ".rar": "rar",
-}  # fmt: skip
-
-_JOB = Setting(
+JOB = Setting(
     "job", "Name of this backup job; its runs form one history.", ("--job",), metavar="NAME"
 )
 _FILES_HELP: Final = (
     "include", "exclude", "exclude_from", "files_from", "max_file_size", "one_file_system",
-    "ignore_markers", "overwrite",
+    "ignore_markers", "overwrite", "delete",
 )  # fmt: skip
+_YES: Final = ("true", "1", "yes", "y", "on", "t")
 _COMMON: Final = ("config", "json", "quiet", "debug", "version", "help")
 
 
@@ -47,17 +45,22 @@ class BackupRequest:
     to: str | None
     output: str | None
     job: str | None
+    password: Password
     options: BackupOptions
     view: View
 
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """A restore that was asked for; `archive` is a path, a run id or `latest`."""
+    """A restore that was asked for; `archive` is a path, a run id or `latest`.
+
+    `to` is None for one file that goes to stdout.
+    """
 
     archive: str
-    to: str
+    to: str | None
     job: str | None
+    password: Password
     options: RestoreOptions
     view: View
 
@@ -68,6 +71,7 @@ class VerifyRequest:
 
     archives: tuple[str, ...]
     job: str | None
+    password: Password
     options: VerifyOptions
     view: View
 
@@ -91,24 +95,35 @@ def backup_command(run: Callable[[BackupRequest], int]) -> click.Command:
             "the current folder.",
             ("--to",), metavar="DESTINATION", is_path=True,
         ),
-        _JOB,
+        JOB,
+        PASSWORD,
     )  # fmt: skip
+
+    def settled(given: dict[str, Given], words: Sequence[str]) -> Mapping[str, Given]:
+        kept = output_or_destination(chosen_password(given, words))
+        hides = "hide_names" in kept and str(kept["hide_names"].value).lower() in _YES
+        return settle_format(kept, encrypted=bool(password_of(kept)), hides_names=hides)
 
     def checked(parsed: Parsed) -> int:
         options = cast("BackupOptions", parsed.options)
-        given = _output_or_destination(parsed.given)
+        given, password = parsed.given, password_of(parsed.given)
         sources = texts(given.get("sources"))
         if not sources and not options.files_from:
             raise PlanError("no SOURCE; name a folder or a file to back up")
-        output = text(given.get("output"))
-        if output is not None:
-            _check_output(output, options.format, given["output"].origin)
+        _check_split(given.get("split"))
+        if options.hide_names and not password:
+            raise PlanError(
+                f"{given['hide_names'].origin}: names are hidden by encryption; "
+                "give a password with -p"
+            )
+        check_reaches_workers(password, options.cluster)
         return run(
             BackupRequest(
                 sources=sources,
                 to=text(given.get("to")),
-                output=output,
-                job=_job(given.get("job")),
+                output=text(given.get("output")),
+                job=job_name(given.get("job")),
+                password=password,
                 options=options,
                 view=parsed.view,
             )
@@ -123,10 +138,12 @@ def backup_command(run: Callable[[BackupRequest], int]) -> click.Command:
         groups={
             "Where": ("sources", "output", "to", "job"),
             "Which files": _FILES_HELP,
-            "How": ("format", "level", "workers", "chunk_size", "memory_limit", "staging",
-                    "cluster", "dry_run"),
+            "What is written": ("format", "level", "password", "password_block", "hide_names",
+                                "split", "checksum"),
+            "How": ("workers", "chunk_size", "memory_limit", "staging", "cluster", "dry_run"),
             "This command": _COMMON,
         },
+        settle=settled,
         run=checked,
     )  # fmt: skip
 
@@ -145,7 +162,12 @@ def restore_command(run: Callable[[RestoreRequest], int]) -> click.Command:
             "to", "The folder to restore into; made if missing. Never taken from the environment.",
             ("--to",), metavar="DIR", is_path=True, in_environment=False,
         ),
-        _JOB,
+        Setting(
+            "stdout", "Write the one file that --include names to stdout instead.",
+            ("--stdout",), flag=True, in_environment=False, in_file=False,
+        ),
+        JOB,
+        PASSWORD,
     )  # fmt: skip
 
     def checked(parsed: Parsed) -> int:
@@ -157,15 +179,14 @@ def restore_command(run: Callable[[RestoreRequest], int]) -> click.Command:
                 f"{len(archives)} archives named, {printable(archives[1])} is one too many; "
                 "restore one at a time"
             )
-        to = text(parsed.given.get("to"))
-        if to is None:
-            raise PlanError("--to is missing; name the folder to restore into")
+        options = cast("RestoreOptions", parsed.options)
         return run(
             RestoreRequest(
                 archive=archives[0],
-                to=to,
-                job=_job(parsed.given.get("job")),
-                options=cast("RestoreOptions", parsed.options),
+                to=_target(parsed, options),
+                job=job_name(parsed.given.get("job")),
+                password=password_of(parsed.given),
+                options=options,
                 view=parsed.view,
             )
         )
@@ -174,14 +195,15 @@ def restore_command(run: Callable[[RestoreRequest], int]) -> click.Command:
         "restore",
         RestoreOptions,
         about="Restore files from an archive. Nothing is ever written outside the folder --to.",
-        usage="[OPTIONS] ARCHIVE|RUN|latest --to DIR",
+        usage="[OPTIONS] ARCHIVE|RUN|latest --to DIR|--stdout",
         extras=extras,
         groups={
-            "Where": ("archive", "to", "job"),
+            "Where": ("archive", "to", "stdout", "job", "password", "password_block"),
             "Which files": _FILES_HELP,
-            "How": ("workers", "cluster", "dry_run"),
+            "How": ("owner", "workers", "cluster", "max_ratio", "max_members", "dry_run"),
             "This command": _COMMON,
         },
+        settle=chosen_password,
         run=checked,
     )
 
@@ -195,7 +217,8 @@ def verify_command(run: Callable[[VerifyRequest], int]) -> click.Command:
             "archives", "Archives, run ids, or `latest`.",
             metavar="ARCHIVE", many=True, is_path=True, in_environment=False,
         ),
-        _JOB,
+        JOB,
+        PASSWORD,
     )  # fmt: skip
 
     def checked(parsed: Parsed) -> int:
@@ -205,7 +228,8 @@ def verify_command(run: Callable[[VerifyRequest], int]) -> click.Command:
         return run(
             VerifyRequest(
                 archives=archives,
-                job=_job(parsed.given.get("job")),
+                job=job_name(parsed.given.get("job")),
+                password=password_of(parsed.given),
                 options=cast("VerifyOptions", parsed.options),
                 view=parsed.view,
             )
@@ -218,45 +242,52 @@ def verify_command(run: Callable[[VerifyRequest], int]) -> click.Command:
         usage="[OPTIONS] ARCHIVE|RUN|latest...",
         extras=extras,
         groups={
-            "Which": ("archives", "job"),
-            "How": ("workers", "cluster"),
+            "Which": ("archives", "job", "password", "password_block"),
+            "How": ("sample", "workers", "cluster", "max_ratio", "max_members"),
             "This command": _COMMON,
         },
+        settle=chosen_password,
         run=checked,
     )
 
 
-def _output_or_destination(given: Mapping[str, Given]) -> Mapping[str, Given]:
-    """Keep the stronger one of `output` and `to`; both in one layer can't be meant."""
-    if "output" not in given or "to" not in given:
-        return given
-    output, to = given["output"], given["to"]
-    if output.layer == to.layer:
-        raise PlanError(
-            f"{output.origin} and {to.origin} exclude each other; "
-            "--output names the file, --to the folder"
-        )
-    weaker = "to" if output.layer < to.layer else "output"
-    return {name: value for name, value in given.items() if name != weaker}
+def _check_split(split: Given | None) -> None:
+    if split is None:
+        return
+    from pybak.volumes.write import LEAST_SPLIT
 
-
-def _check_output(output: str, archive_format: str, origin: str) -> None:
-    if output.endswith("/") or os.path.isdir(output):
+    if parse_size(split.value) < LEAST_SPLIT:
         raise PlanError(
-            f"{origin}: {printable(output)} is a folder; name a file, or give the folder as --to"
-        )
-    name = os.path.basename(output).lower()
-    # The longest suffix that fits: .tar.gz before .gz.
-    suffix = max((s for s in _SUFFIX_FORMATS if name.endswith(s)), key=len, default=None)
-    if suffix is not None and _SUFFIX_FORMATS[suffix] != archive_format:
-        better = output[: -len(suffix)] + "." + archive_format
-        raise PlanError(
-            f"{origin}: {printable(output)} is a name for {_SUFFIX_FORMATS[suffix]}, and --format "
-            f"is {archive_format}; name it {printable(better)}"
+            f"{split.origin}: {shown(split.value)} is too small for a volume; "
+            f"write at least {LEAST_SPLIT >> 10}KiB"
         )
 
 
-def _job(given: Given | None) -> str | None:
+def _target(parsed: Parsed, options: RestoreOptions) -> str | None:
+    """Give the folder to restore into, None for stdout."""
+    to = parsed.given.get("to")
+    if "stdout" not in parsed.given or not parsed.given["stdout"].value:
+        if to is None:
+            raise PlanError("--to is missing; name the folder to restore into")
+        return text(to)
+    others = {
+        "--to": to is not None and to.layer == 0,
+        "--json": parsed.view.json,
+        "--delete": options.delete,
+        "--dry-run": options.dry_run,
+    }
+    if clash := next((name for name, is_given in others.items() if is_given), None):
+        raise PlanError(
+            f"--stdout and {clash} exclude each other; with --stdout one file's content is "
+            "written there, and nothing else"
+        )
+    if not options.include:
+        raise PlanError("--stdout: which file? name it with --include")
+    return None
+
+
+def job_name(given: Given | None) -> str | None:
+    """Give the job that was named. Raises PlanError for what can't be part of a file name."""
     job = text(given)
     if given is not None and job is not None and ("/" in job or escape(job) != job):
         raise PlanError(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pybak.cli.settings import did_you_mean, shown
 from pybak.display import printable
 from pybak.errors import PlanError
+
+_SECRETS: Final = ("password", "passwords", "passphrase")
 
 
 def read_config(path: str, known: Collection[str]) -> dict[str, Any]:
@@ -33,6 +35,11 @@ def read_config(path: str, known: Collection[str]) -> dict[str, Any]:
     pairs = _json_pairs(text, name) if suffix == ".json" else _yaml_pairs(text, name)
     config: dict[str, Any] = {}
     for key, value in pairs:
+        if str(key).lower().removeprefix("pybak_") in _SECRETS:
+            raise PlanError(
+                f"{name}: {shown(key)} does not belong into a file that others may read; "
+                "use -p, PYBAK_PASSWORD, or password_block: NAME"
+            )
         if key not in known:
             hint = did_you_mean(str(key), known) or f"; known are {', '.join(sorted(known))}"
             raise PlanError(f"{name}: unknown key {shown(key)}{hint}")

@@ -14,16 +14,18 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
 
 from pybak.display import escape, for_encoding
-from pybak.errors import ExitCode, Interrupted, PyBakError, StorageError
+from pybak.errors import ExitCode, Interrupted, PlanError, PyBakError, StorageError
 
 if TYPE_CHECKING:
     from pybak.report import Report
 
 _WIDEST: Final = 100
 _WIDTH_OF_FILES: Final = 80
+_WITH_REPORTS: Final = ("backup", "restore", "verify")
+"""Commands whose JSON is a report, also when they fail."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ def print_error(message: str) -> None:
     """Print one line on stderr: `pybak: …`, with nothing in it that moves a cursor."""
     with contextlib.suppress(OSError, StorageError, ValueError):  # nobody is left to tell
         print_text(f"pybak: {escape(message)}\n", sys.stderr)
+
+
+def print_warning(message: str) -> None:
+    """Print one line on stderr about what does not change how the command ends."""
+    print_error(f"warning: {message}")
 
 
 def run_guarded(
@@ -83,7 +90,10 @@ def _failed(error: BaseException, command: str, view: View) -> int:
         error = PyBakError(f"unexpected {name}; {advice}")
     if view.json:
         try:
-            _print_json(failed_report(command, error).to_json())
+            report = failed_report(command, error).to_json()
+            if command not in _WITH_REPORTS:
+                report = {name: report[name] for name in ("status", "errors")}
+            _print_json(report)
         except (OSError, StorageError):
             _silence_stdout()
     print_error(error_message(error))
@@ -110,6 +120,13 @@ def print_text(text: str, stream: TextIO | None) -> None:
     except OSError as error:
         _silence_stdout()
         raise StorageError(f"the output can't be written: {error.strerror or error}") from error
+
+
+def binary_stdout() -> BinaryIO:
+    """Give stdout for bytes. Raises PlanError if it is closed."""
+    if sys.stdout is None:
+        raise PlanError("stdout is closed; send it to a file or a program")
+    return sys.stdout.buffer
 
 
 def _silence_stdout() -> None:

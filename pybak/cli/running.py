@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from pybak.cli.output import View, run_guarded
+from pybak.cli.passwords import follows_password, shielded
 from pybak.cli.settings import did_you_mean, shown
 from pybak.errors import PlanError
 
@@ -25,14 +26,18 @@ def main(command: click.Command, argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: click.Command, words: list[str]) -> int:
-    program = f"python flows/{command.name}.py"
+    program = getattr(command, "program", command.name or "")
     try:
         # Not command.main: it prints a line of its own for Ctrl-C and for a broken pipe.
-        with command.make_context(program, words) as context:
+        with command.make_context(program, shielded(words), obj=words) as context:
             code = command.invoke(context)
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.NoSuchOption as error:
+        if follows_password(words, error.option_name):
+            raise PlanError(
+                "--password: what follows it begins with -; write it as --password=PASSWORD"
+            ) from None
         hint = did_you_mean(error.option_name, _long_names(command))
         raise PlanError(
             f"no option {shown(error.option_name)}{hint or f'; see {program} --help'}"

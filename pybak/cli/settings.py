@@ -31,7 +31,8 @@ class Setting:
 
     `option_names` is empty for the command's arguments, which `metavar` then names. `many` takes
     a list, `flag` yes or no, `is_path` names something on disk. `in_environment` tells whether
-    a `PYBAK_…` variable may give it.
+    a `PYBAK_…` variable may give it, `in_file` whether a configuration file may. `bare` is what
+    the option stands for when no value follows it; without it a value must follow.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Setting:
     flag: bool = False
     is_path: bool = False
     in_environment: bool = True
+    in_file: bool = True
+    bare: str | None = None
     default: str = ""
 
     @property
@@ -74,8 +77,7 @@ def _setting(name: str, field: FieldInfo) -> Setting:
     assert isinstance(extra, dict), name
     look: Any = extra["cli"]
     annotation = field.annotation
-    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
-    metavar = look["metavar"] or "|".join(map(str, choices))
+    metavar = look["metavar"] or "|".join(map(str, _choices(field)))
     default = field.get_default(call_default_factory=True)
     return Setting(
         name=name,
@@ -87,6 +89,17 @@ def _setting(name: str, field: FieldInfo) -> Setting:
         is_path=metavar in ("FILE", "DIR"),
         default="" if default in (None, False, []) else str(default),
     )
+
+
+def _choices(field: FieldInfo | None) -> tuple[Any, ...]:
+    """Give the words that a field, or each item of its list, is one of; none if it is free."""
+    annotation: Any = field.annotation if field is not None else None
+    while get_origin(annotation) is not Literal:
+        inner = [part for part in get_args(annotation) if part is not type(None)]
+        if not inner:
+            return ()
+        annotation = inner[0]
+    return get_args(annotation)
 
 
 def collect(
@@ -107,7 +120,7 @@ def collect(
         elif setting.in_environment and (text := environ.get(setting.variable)):
             value = _split(text) if setting.many else text
             given[setting.name] = Given(value, setting.variable, 1)
-        elif (value := config.get(setting.name)) is not None:
+        elif setting.in_file and (value := config.get(setting.name)) is not None:
             origin = f"{config_path}: {setting.name}"
             if setting.many and isinstance(value, str):
                 value = [value]
@@ -180,7 +193,7 @@ def _complaint(details: ErrorDetails, field: FieldInfo | None) -> str:
         case "greater_than_equal" | "less_than_equal":
             return f"{value} is not {_range(field, context)}"
         case "literal_error":
-            return _not_one_of(details["input"], get_args(field.annotation) if field else ())
+            return _not_one_of(details["input"], _choices(field))
         case "string_pattern_mismatch" if field is not None:
             return _not_one_of(details["input"], _setting("", field).metavar.split("|"))
         case "bool_parsing" | "bool_type":

@@ -5,6 +5,9 @@ laid end to end. The first line describes the run (`Header`), then one line a me
 and the last one closes it (`Trailer`). Each batch writes its own lines as one gzip member, so
 the manifest is made side by side as well.
 
+In tar archives a batch's lines follow one that lists its pieces (`pieces_line`). All those pieces,
+in order, are the archive up to the manifest's own.
+
 A path is text; bytes that are not UTF-8 are surrogate escapes (PEP 383), which JSON writes as
 `\udcXX`.
 """
@@ -12,23 +15,22 @@ A path is text; bytes that are not UTF-8 are surrogate escapes (PEP 383), which 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii
 from os import fsdecode
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, NamedTuple
 
 import deflate as libdeflate
 import msgspec
-from isal import igzip_lib, isal_zlib
+from isal import isal_zlib
 
-from pybak.errors import ArchiveError
+from pybak.formats.sparse import Run
+from pybak.formats.streams import Piece
 
 MEMBER_NAME: Final = b".pybak/manifest.jsonl.gz"
 VERSION: Final = 1
 _GZIP_WBITS = 31
 _FAST_LEVELS = (1, 2, 3)
-
-_Line = TypeVar("_Line")
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """Bytes of a file, or of a part of one, as far as any file system can count."""
@@ -38,6 +40,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The first line: which run made this archive, from what.
 
     `created` is ISO 8601 in UTC. `mode` is `full`, or names how the run relates to `base_run`.
+    `split` is how many of the archive's bytes a volume holds.
     """
 
     pybak_manifest: int = VERSION
@@ -48,6 +51,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     sources: list[str]
     program: str
+    split: int | None = None
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
@@ -65,7 +69,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One member. `type` is a kind of `pybak.entries`; `sha256` is hex, of files only.
 
     A large file that was read by several workers has `parts` instead of `sha256`.
-    `changed` marks a file whose content moved while it was read.
+    `changed` marks a file whose content moved while it was read. `link` is a symbolic link's
+    target, or the member name that a hard link stands for; `device` a device's two numbers.
+
+    In tar archives `at` tells where the member's first header block and its content start, in
+    bytes of the tar stream from where the pieces begin that were listed last (`pieces_line`);
+    `sparse` lists where a sparse file has data, and digests are of that data alone. `holes` marks
+    a sparse file that was stored in full.
     """
 
     path: str
@@ -81,14 +91,34 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parts: list[Part] | None = None
     link: str | None = None
     changed: bool = False
+    device: tuple[int, int] | None = None
+    at: tuple[int, int] | None = None
+    sparse: list[Run] | None = None
+    holes: bool = False
+
+
+VOLUME_START: Final = 4096
+"""Bytes at the start of a volume by which it is told from others."""
 
 
 class Trailer(msgspec.Struct, frozen=True, kw_only=True):
-    """The last line: how many member lines came before it, and what the owner ids meant."""
+    """The last line: how many member lines came before it, and what the owner ids meant.
+
+    `volume_starts` are the CRC-32 of the first VOLUME_START bytes of each volume, as far as they
+    lie before the manifest: by them a volume that was swapped is known.
+    """
 
     members: int
     users: dict[str, str] = msgspec.field(default_factory=dict)
     groups: dict[str, str] = msgspec.field(default_factory=dict)
+    volume_starts: list[int] = msgspec.field(default_factory=list)
+
+
+class Ends(NamedTuple):
+    """The first and the last line."""
+
+    header: Header
+    trailer: Trailer
 
 
 def record_line(
@@ -106,6 +136,10 @@ def record_line(
     parts: list[Part] | None = None,
     link: bytes | None = None,
     changed: bool = False,
+    device: tuple[int, int] | None = None,
+    at: tuple[int, int] | None = None,
+    sparse: Sequence[Run] | None = None,
+    holes: bool = False,
 ) -> str:
     """Give one `Record` as a line of JSON, newline included.
 
@@ -118,6 +152,14 @@ def record_line(
         tail += f',"link":{encode_basestring_ascii(fsdecode(link))}'
     if changed:
         tail += ',"changed":true'
+    if device is not None:
+        tail += f',"device":[{device[0]},{device[1]}]'
+    if at is not None:
+        tail += f',"at":[{at[0]},{at[1]}]'
+    if sparse is not None:
+        tail += f',"sparse":{msgspec.json.encode(sparse).decode()}'
+    if holes:
+        tail += ',"holes":true'
     return (
         f'{{"path":{encode_basestring_ascii(fsdecode(name))},"type":"{kind}","size":{size},'
         f'"mtime_ns":{mtime_ns},"ctime_ns":{ctime_ns},"inode":{inode},"mode":{mode},'
@@ -135,13 +177,20 @@ def file_line(
     uid: int,
     gid: int,
     sha256: str,
+    at: tuple[int, int] | None = None,
 ) -> str:
     """Give the line of a plain file; the same text as `record_line`, for the many small ones."""
+    place = "" if at is None else f',"at":[{at[0]},{at[1]}]'
     return (
         f'{{"path":{encode_basestring_ascii(fsdecode(name))},"type":"f","size":{size},'
         f'"mtime_ns":{mtime_ns},"ctime_ns":{ctime_ns},"inode":{inode},"mode":{mode},'
-        f'"uid":{uid},"gid":{gid},"sha256":"{sha256}"}}\n'
+        f'"uid":{uid},"gid":{gid},"sha256":"{sha256}"{place}}}\n'
     )
+
+
+def pieces_line(pieces: Sequence[Piece]) -> str:
+    """Give the line that lists the pieces which hold the members of the lines behind it."""
+    return f'{{"pieces":{msgspec.json.encode(pieces).decode()}}}\n'
 
 
 def pack_lines(lines: str, level: int = 2) -> bytes:
@@ -155,73 +204,3 @@ def pack_lines(lines: str, level: int = 2) -> bytes:
 def pack_line(line: Header | Trailer) -> bytes:
     """Give a header or trailer as a gzip member of its own."""
     return pack_lines(json.dumps(msgspec.to_builtins(line)) + "\n")
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """A manifest read back: its header and a way to walk its records."""
-
-    header: Header
-    data: bytes
-
-    def records(self) -> Iterator[Record]:
-        """Yield every record in the order of the archive.
-
-        Raises ArchiveError where a line is not what `record_line` writes, or lines are missing.
-        """
-        lines = _lines(self.data)
-        next(lines)
-        for count, line in enumerate(lines):
-            if "path" not in line:
-                if line.get("members") != count:
-                    raise ArchiveError(
-                        f"the manifest lists {count} members, its last line says "
-                        f"{line.get('members')}; the archive is damaged"
-                    )
-                return
-            yield _convert(line, Record)
-        raise ArchiveError("the manifest ends before its last line; the archive is damaged")
-
-
-def read_manifest(data: bytes) -> Manifest:
-    """Open a manifest from the bytes of its member.
-
-    Raises ArchiveError if they are damaged or of a later version than this one reads.
-    """
-    first = next(_lines(data), {})
-    version = first.get("pybak_manifest")
-    if not isinstance(version, int):
-        raise ArchiveError("the manifest has no header line; the archive is damaged")
-    if version > VERSION:
-        raise ArchiveError(
-            f"the manifest is of version {version}, this PyBak reads up to {VERSION}; "
-            "update PyBak, or unpack with any ZIP tool"
-        )
-    return Manifest(_convert(first, Header), data)
-
-
-def _convert(line: dict[str, Any], kind: type[_Line]) -> _Line:
-    try:
-        return msgspec.convert(line, kind)
-    except msgspec.ValidationError as error:
-        message = f"the manifest holds a line that is no {kind.__name__}: {error}"
-        raise ArchiveError(message) from error
-
-
-def _lines(data: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the lines of all gzip members in `data`, one member in memory at a time."""
-    rest = data
-    while rest:
-        inflate = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-        try:
-            text = inflate.decompress(rest)
-            if not inflate.eof:
-                raise ArchiveError("the manifest is cut short; the archive is damaged")
-            for line in text.splitlines():
-                value = json.loads(line)
-                if not isinstance(value, dict):
-                    raise ArchiveError("the manifest holds a line that is no object")
-                yield value
-        except (isal_zlib.error, ValueError) as error:  # type: ignore[misc]
-            message = f"the manifest can't be read ({error}); the archive is damaged"
-            raise ArchiveError(message) from error
-        rest = inflate.unused_data

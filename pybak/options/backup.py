@@ -7,62 +7,27 @@ a settings class would let the environment of a worker override what the UI says
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
-from pybak.units import parse_size
+from pybak.options.fields import FilterOptions, Size, cli
+from pybak.options.read import RestoreOptions, VerifyOptions
 
-
-def _size_text(value: object) -> object:
-    """Check a size and keep it as it was written, so that forms and files show it that way."""
-    if isinstance(value, str | int):
-        parse_size(value)
-        return str(value)
-    return value
-
-
-Size = Annotated[str, BeforeValidator(_size_text)]
-"""A number of bytes as text with a unit: `500kB`, `100MB`, `4.7GB`, `64MiB`."""
-
-
-def cli(*names: str, metavar: str | None = None) -> dict[str, Any]:
-    """Give the schema extra that says how a field looks on the command line."""
-    return {"cli": {"names": list(names), "metavar": metavar}}
-
-
-class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=False)
-
-
-class FilterOptions(_Options):
-    """Which files to take; shared by every command that chooses among files."""
-
-    include: list[str] = Field(
-        default_factory=list,
-        title="Include",
-        description="Only files that match one of these patterns (gitignore syntax).",
-        examples=[["*.py", "/docs/"]],
-        json_schema_extra=cli("--include", metavar="PATTERN"),
-    )
-    exclude: list[str] = Field(
-        default_factory=list,
-        title="Exclude",
-        description="Leave out what matches (gitignore syntax; `!name` takes it back).",
-        examples=[["*.tmp", "**/cache/", "!keep.log"]],
-        json_schema_extra=cli("--exclude", metavar="PATTERN"),
-    )
+__all__ = ["BackupOptions", "FilterOptions", "RestoreOptions", "Size", "VerifyOptions", "cli"]
 
 
 class BackupOptions(FilterOptions):
     """How a backup is made."""
 
-    format: Literal["zip"] = Field(
+    format: Literal["zip", "tar", "tar.gz", "tar.bz2", "tar.zst"] = Field(
         default="zip",
         title="Format",
-        description="The kind of archive to write.",
-        # Pydantic gives a single choice as a constant, which makes no dropdown in a form.
-        json_schema_extra={**cli("-f", "--format"), "enum": ["zip"]},
+        description=(
+            "The kind of archive to write. zip opens everywhere; tar.zst is smaller and keeps "
+            "all metadata. Without it the suffix of --output decides."
+        ),
+        json_schema_extra=cli("-f", "--format"),
     )
     level: int = Field(
         default=2,
@@ -86,6 +51,30 @@ class BackupOptions(FilterOptions):
         title="Files per batch",
         description="At most this many files in a batch. Empty: the program picks.",
         json_schema_extra=cli("-c", "--chunk-size", metavar="FILES"),
+    )
+    password_block: str | None = Field(
+        default=None,
+        title="Password block",
+        description="The Prefect block that holds the password; the archive is encrypted by it.",
+        json_schema_extra=cli("--password-block", metavar="NAME"),
+    )
+    hide_names: bool = Field(
+        default=False,
+        title="Hide names",
+        description="Encrypt a zip as a whole, its list of names too. Other formats always are.",
+        json_schema_extra=cli("--hide-names"),
+    )
+    split: Size | None = Field(
+        default=None,
+        title="Volume size",
+        description="Cut the archive into volumes of this size (.001, .002 ...), such as 4GB.",
+        json_schema_extra=cli("--split", metavar="SIZE"),
+    )
+    checksum: list[Literal["sha256", "md5"]] = Field(
+        default_factory=list,
+        title="Checksum files",
+        description="Also write a file of checksums that sha256sum -c or md5sum -c reads.",
+        json_schema_extra=cli("--checksum", metavar="sha256|md5"),
     )
     exclude_from: list[str] = Field(
         default_factory=list,
@@ -141,73 +130,4 @@ class BackupOptions(FilterOptions):
         title="Dry run",
         description="Show what would be done and write nothing.",
         json_schema_extra=cli("--dry-run"),
-    )
-
-
-class RestoreOptions(FilterOptions):
-    """How an archive is unpacked."""
-
-    overwrite: Literal["never", "if-newer", "if-changed", "always"] = Field(
-        default="if-changed",
-        title="Overwrite",
-        description=(
-            "What to do with files that are there already: never touch them, replace them if "
-            "the archive's is newer, or if size or time differ, or always."
-        ),
-        json_schema_extra=cli("--overwrite"),
-    )
-    workers: int | None = Field(
-        default=None,
-        ge=1,
-        le=256,
-        title="Workers",
-        description="How many files are written side by side. Empty: the program picks.",
-        json_schema_extra=cli("-w", "--workers", metavar="N"),
-    )
-    cluster: str = Field(
-        default="auto",
-        pattern=r"^(auto|threads|processes)$",
-        title="Cluster",
-        description="auto, threads or processes.",
-        json_schema_extra=cli("--cluster", metavar="auto|threads|processes"),
-    )
-    max_ratio: float | None = Field(
-        default=None,
-        ge=1,
-        title="Highest ratio",
-        description="Refuse what unpacks to more than this many times its size (250).",
-        json_schema_extra=cli("--max-ratio", metavar="TIMES"),
-    )
-    dry_run: bool = Field(
-        default=False,
-        title="Dry run",
-        description="Show what would be done and write nothing.",
-        json_schema_extra=cli("--dry-run"),
-    )
-
-
-class VerifyOptions(_Options):
-    """How an archive is checked."""
-
-    workers: int | None = Field(
-        default=None,
-        ge=1,
-        le=256,
-        title="Workers",
-        description="How many members are read side by side. Empty: the program picks.",
-        json_schema_extra=cli("-w", "--workers", metavar="N"),
-    )
-    cluster: str = Field(
-        default="auto",
-        pattern=r"^(auto|threads|processes)$",
-        title="Cluster",
-        description="auto, threads or processes.",
-        json_schema_extra=cli("--cluster", metavar="auto|threads|processes"),
-    )
-    max_ratio: float | None = Field(
-        default=None,
-        ge=1,
-        title="Highest ratio",
-        description="Refuse what unpacks to more than this many times its size (250).",
-        json_schema_extra=cli("--max-ratio", metavar="TIMES"),
     )

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from pybak.restore import hard_links, taken_attributes
 from pybak.restore.folders import Folders
 
 _MARK = ".started"
@@ -21,10 +22,16 @@ _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Attempt(NamedTuple):
-    """`temporary` is the name of unfinished files; the problems go to `problems_file`."""
+    """`temporary` is the name of unfinished files; the others are files of the try's own.
+
+    Problems go to `problems_file`, what links may stand for to `linked_file`, and attributes of
+    folders and links, for the last step, to `attributes_file`.
+    """
 
     temporary: bytes
     problems_file: Path
+    linked_file: Path
+    attributes_file: Path
 
 
 @contextmanager
@@ -37,6 +44,8 @@ def attempt(batch: Path, token: str) -> Iterator[Attempt]:
         yield Attempt(
             temporary=_prefix(token) + f"{name}.tmp".encode(),
             problems_file=batch.with_name(name + ".problems"),
+            linked_file=batch.with_name(name + hard_links.SUFFIX),
+            attributes_file=batch.with_name(name + taken_attributes.SUFFIX),
         )
     finally:
         mark.unlink(missing_ok=True)

@@ -1,110 +1,100 @@
-"""From an archive to what is to be restored of it: items, folders, and what is refused and why.
+"""From an archive's listing to what is restored of it: items, folders, what is refused and why.
 
-Reads the archive's directory and manifest; touches nothing else.
+Touches nothing on disk.
 """
 
 from __future__ import annotations
 
 import os
-import stat
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
-from pybak.entries import FILE, FOLDER, KIND_NAMES, LINK
-from pybak.errors import ArchiveError
-from pybak.formats.manifest import MEMBER_NAME
-from pybak.formats.zip_reader import MAX_ID, Identity, Limits, Member, ZipFile
-from pybak.problems import DAMAGED, NO_MATCH, UNREADABLE, UNSUPPORTED, Problem
-from pybak.restore.facts import Fact, find_manifest, read_facts
-from pybak.restore.items import NO_OWNER, Folder, Item
+from pybak.entries import (
+    BLOCK_DEVICE,
+    CHAR_DEVICE,
+    FIFO,
+    FILE,
+    FOLDER,
+    HARD_LINK,
+    KIND_NAMES,
+    LINK,
+)
+from pybak.formats.archive import MAX_ID, TooLargeError
+from pybak.formats.listing import NO_OWNER, Listed, Listing
+from pybak.problems import DAMAGED, NO_MATCH, UNSUPPORTED, Problem
+from pybak.restore.hard_links import FirstNames, Unusable
+from pybak.restore.items import Folder, Item
 from pybak.restore.names import UnsafeName, safe_name
+from pybak.restore.owners import FindOwner
 from pybak.restore.select import Selector
+from pybak.units import format_size
 
-_MAX_SECONDS = 1 << 60
-_BILLION = 1_000_000_000
+_MAX_SECONDS: Final = 1 << 60
+_MAX_FOLDERS: Final = 1 << 30  # bytes of names of folders that are no members
+_BILLION: Final = 1_000_000_000
+_DEVICES: Final = frozenset({CHAR_DEVICE, BLOCK_DEVICE})
+_RESTORED: Final = frozenset({FILE, LINK, HARD_LINK, FIFO, FOLDER, *_DEVICES})
 
 
 class Chosen(NamedTuple):
     """What to restore. Folders come parents first; `problems` are about members left out.
 
-    `failed` and `skipped` count the files and links among those.
+    `files` are what batches write: files, FIFOs, devices; `links` come after all of them: hard
+    links, then symbolic ones. `headers` are the folders that are members. `listed` are the files
+    chosen, for limits to be checked. `failed` and `skipped` count the files and links among the
+    problems.
     """
 
-    label: str
-    identity: Identity
-    has_manifest: bool
     files: list[Item]
     links: list[Item]
     folders: list[Folder]
+    headers: list[Item]
+    listed: list[Listed]
     problems: list[Problem]
     failed: int
     skipped: int
 
 
-def choose(archive: bytes, selector: Selector, limits: Limits) -> Chosen:
-    """Read what an archive holds and pick what `selector` wants.
-
-    Raises ArchiveError if the archive as a whole can't be used: damaged, encrypted, or a bomb by
-    `limits`; NotFoundError, PlanError or StorageError if it can't be opened.
-    """
-    with ZipFile(archive) as source:
-        directory = source.directory(max_members=limits.members)
-        problems: list[Problem] = []
-        facts: dict[bytes, Fact] = {}
-        manifest = find_manifest(directory)
-        if manifest is not None:
-            try:
-                facts = read_facts(source, directory, manifest)
-            except ArchiveError as error:
-                message = f"{error}; contents are checked by CRC-32 only"
-                problems.append(Problem(os.fsdecode(MEMBER_NAME), DAMAGED, message))
-        picker = _Picker(source, selector, facts, problems)
-        for index, member in enumerate(directory.members):
-            if member.name != MEMBER_NAME:
-                picker.add(member, directory.limits[index], index in directory.clashes)
-        picker.report_missing()
-        items = [item for item in picker.items if item is not None]
-        if not items and picker.encrypted:
-            raise ArchiveError(f"{source.label}: is encrypted; this version can't open it")
-        source.check_limits([item.member for item in items], limits)
-        folders = _folders(items)
-        files, links = picker.split(items, folders)
-        problems += (
-            Problem(pattern, NO_MATCH, "include pattern that matches no member")
-            for pattern in selector.unmatched()
-        )
-        return Chosen(
-            source.label, source.identity, manifest is not None, files, links,
-            sorted(folders.values(), key=_path), problems, picker.failed, picker.skipped,
-        )  # fmt: skip
+def choose(listing: Listing, selector: Selector, find_owner: FindOwner, *, is_root: bool) -> Chosen:
+    """Pick what `selector` wants. `find_owner` gives the ids that an owner means here."""
+    picker = _Picker(listing, selector, find_owner, is_root=is_root)
+    for number, listed in enumerate(listing.members):
+        picker.add(number, listed)
+    picker.report_missing(listing.missing)
+    items = picker.settle()
+    folders = _folders(items)
+    files, links = picker.split(items, folders)
+    picker.problems += (
+        Problem(pattern, NO_MATCH, "include pattern that matches no member")
+        for pattern in selector.unmatched()
+    )
+    return Chosen(
+        files, links, sorted(folders.values(), key=_path),
+        [item for item in items if item.kind == FOLDER], picker.taken, picker.problems,
+        picker.failed, picker.skipped,
+    )  # fmt: skip
 
 
 class _Picker:
-    """Collects items in the directory's order; of members with one path, the last wins."""
+    """Collects items in the listing's order; of members with one path, the last wins."""
 
     def __init__(
-        self,
-        source: ZipFile,
-        selector: Selector,
-        facts: dict[bytes, Fact],
-        problems: list[Problem],
+        self, listing: Listing, selector: Selector, find_owner: FindOwner, *, is_root: bool
     ) -> None:
-        self.items: list[Item | None] = []
-        self.encrypted = self.failed = self.skipped = 0
-        self._source = source
+        self.problems = list(listing.problems)
+        self.taken: list[Listed] = []
+        self.failed = self.skipped = 0
+        self._items: list[Item | None] = []
+        self._first_names = FirstNames(listing.members)
         self._selector = selector
         self._takes_all = selector.takes_all
-        self._facts = facts
-        self._had_facts = bool(facts)
-        self._problems = problems
+        self._find_owner = find_owner
+        self._is_root = is_root
         self._places: dict[bytes, int] = {}
 
-    def add(self, member: Member, limit: int, clashes: bool) -> None:
-        """Take one member, or say why not."""
-        name = member.name
-        # Taken out, so that in the end those are left that the archive should hold as well.
-        fact = self._facts.pop(name.rstrip(b"/"), None) if self._had_facts else None
-        mode = member.mode
-        kind = FILE if mode >> 12 == 0o10 and name[-1:] != b"/" else member.kind
+    def add(self, number: int, listed: Listed) -> None:
+        """Take one member, the listing's `number`th, or say why not."""
+        name, kind = listed.name, listed.kind
         try:
             path = safe_name(name)
         except UnsafeName as error:
@@ -117,69 +107,96 @@ class _Picker:
             return
         if not self._takes_all and not self._selector.wants(path, is_folder=kind == FOLDER):
             return
-        if not member.is_plain and kind != FOLDER:
-            self.encrypted += member.is_encrypted
-            self._refuse(path, kind, UNREADABLE, self._source.refusal(member) or "")
-            return
-        if clashes and kind != FOLDER:
-            self._refuse(path, kind, DAMAGED, "its bytes overlap others or lie outside")
-            return
-        if kind not in (FILE, LINK, FOLDER):
-            what = KIND_NAMES[kind]
-            self._refuse(path, kind, UNSUPPORTED, f"is a {what}, which is not restored from ZIP")
-            return
-        if fact is None:
-            self._put(path, _item(path, kind, member, limit))
-        elif fact.type != kind:
-            self._refuse(path, kind, DAMAGED, "is of another kind than the manifest says")
+        if listed.fault is not None:
+            self._refuse(path, kind, *listed.fault)
+        elif listed.remark:
+            # A good manifest tells of it otherwise, or not at all: it may be anyone's.
+            self._refuse(path, kind, DAMAGED, f"refused: {listed.remark}")
+        elif kind not in _RESTORED:
+            self._refuse(path, kind, UNSUPPORTED, f"is a {KIND_NAMES[kind]}; these are left out")
+        elif kind in _DEVICES and not self._is_root:
+            message = f"is a {KIND_NAMES[kind]}, which only root can make"
+            self._refuse(path, kind, UNSUPPORTED, message)
+        elif kind == HARD_LINK:
+            self._add_hard_link(path, number)
         else:
-            seconds, nanos = divmod(fact.mtime_ns, _BILLION)
-            uid, gid = fact.uid, fact.gid
-            if not (0 <= uid <= MAX_ID and 0 <= gid <= MAX_ID):
-                uid = gid = NO_OWNER
-            if not -_MAX_SECONDS < seconds < _MAX_SECONDS:
-                seconds = max(min(seconds, _MAX_SECONDS), -_MAX_SECONDS)
-            self._put(
-                path,
-                Item(
-                    path, kind, member, limit, seconds, nanos, 1, fact.mode & 0o7777, uid, gid,
-                    fact.sha256 or "", fact.parts,
-                ),
-            )  # fmt: skip
+            self._put(path, self._item(path, kind, listed))
+            if kind == FILE:
+                self.taken.append(listed)
+
+    def _add_hard_link(self, path: bytes, number: int) -> None:
+        try:
+            first_path, first, is_there = self._first_names.find(number)
+        except Unusable as error:
+            self._refuse(path, HARD_LINK, error.code, str(error))
+            return
+        if first.kind == FILE and is_there:
+            item = self._item(path, HARD_LINK, first, link=first_path)
+        elif first.kind in _DEVICES and not self._is_root:
+            message = f"is a {KIND_NAMES[first.kind]}, which only root can make"
+            self._refuse(path, HARD_LINK, UNSUPPORTED, message)
+            return
+        else:
+            # Never linked to: another link, FIFO or device of the same kind does as well. So does
+            # another file where what the link stands for gave way to a later member.
+            item = self._item(path, first.kind, first)
+            if first.kind == FILE:
+                self.taken.append(first)
+        self._put(path, item)
+
+    def _item(self, path: bytes, kind: str, listed: Listed, *, link: bytes | None = None) -> Item:
+        seconds, nanos = divmod(listed.mtime_ns, _BILLION)
+        if not -_MAX_SECONDS < seconds < _MAX_SECONDS:
+            seconds = max(min(seconds, _MAX_SECONDS), -_MAX_SECONDS)
+        uid, gid = self._find_owner(listed)
+        if not (0 <= uid <= MAX_ID and 0 <= gid <= MAX_ID):
+            uid = gid = NO_OWNER
+        return Item(
+            path, kind, listed.locator, listed.limit, seconds, nanos, listed.precision,
+            listed.mode, uid, gid, listed.sha256, listed.parts,
+            listed.link if link is None else link, listed.device, listed.data_map,
+            listed.is_sparse,
+        )  # fmt: skip
 
     def _put(self, path: bytes, item: Item) -> None:
-        place = self._places.setdefault(path, len(self.items))
-        if place < len(self.items):
-            earlier = self.items[place]
-            self.items[place] = None
-            self._places[path] = len(self.items)
+        place = self._places.setdefault(path, len(self._items))
+        if place < len(self._items):
+            earlier = self._items[place]
+            self._items[place] = None
+            self._places[path] = len(self._items)
             if earlier is not None:
                 message = "the archive holds it more than once; the last one is restored"
                 self._refuse(path, earlier.kind, UNSUPPORTED, message)
-        self.items.append(item)
+        self._items.append(item)
 
     def _refuse(self, path: bytes, kind: str, code: str, message: str) -> None:
         problem = Problem(os.fsdecode(path), code, message)
-        self._problems.append(problem)
+        self.problems.append(problem)
         if kind != FOLDER:
             if problem.is_skip:
                 self.skipped += 1
             else:
                 self.failed += 1
 
-    def report_missing(self) -> None:
+    def report_missing(self, missing: Iterable[tuple[bytes, str]]) -> None:
         """Name what the manifest lists and the archive does not hold."""
-        for name, fact in self._facts.items():
-            if self._takes_all or self._selector.wants(name, is_folder=fact.type == FOLDER):
+        for name, kind in missing:
+            if self._takes_all or self._selector.wants(name, is_folder=kind == FOLDER):
                 message = "the manifest lists it, the archive does not hold it"
-                self._refuse(name, fact.type, DAMAGED, message)
+                self._refuse(name, kind, DAMAGED, message)
+
+    def settle(self) -> list[Item]:
+        """Give what was put; hard links whose first name was not chosen get another first name."""
+        return self._first_names.settle([item for item in self._items if item is not None])
 
     def split(
         self, items: list[Item], folders: dict[bytes, Folder]
     ) -> tuple[list[Item], list[Item]]:
         """Give files and links, without those that must be folders for the sake of others."""
         files: list[Item] = []
+        hard_links: list[Item] = []
         links: list[Item] = []
+        places = {LINK: links, HARD_LINK: hard_links}
         for item in items:
             if item.kind == FOLDER:
                 continue
@@ -187,23 +204,15 @@ class _Picker:
                 message = f"is a {KIND_NAMES[item.kind]} and a folder in this archive"
                 self._refuse(item.path, item.kind, DAMAGED, message)
                 continue
-            (files if item.kind == FILE else links).append(item)
-        return files, links
-
-
-def _item(path: bytes, kind: str, member: Member, limit: int) -> Item:
-    """Make an item of what the archive's directory tells, without a manifest."""
-    mtime_ns, precision = member.mtime()
-    seconds, nanos = divmod(mtime_ns, _BILLION)
-    # Many tools write no mode at all; a mode without any bit is taken for none.
-    mode = stat.S_IMODE(member.mode) if member.mode else -1
-    return Item(
-        path, kind, member, limit, seconds, nanos, precision, mode, NO_OWNER, NO_OWNER, ""
-    )  # fmt: skip
+            places.get(item.kind, files).append(item)
+        return files, hard_links + links
 
 
 def _folders(items: list[Item]) -> dict[bytes, Folder]:
-    """Give the folder members and all the folders that members lie in."""
+    """Give the folder members and all the folders that members lie in.
+
+    Raises TooLargeError if names as deep as they may be ask for more than memory can hold.
+    """
     folders = {
         item.path: Folder(
             item.path, True, item.seconds, item.nanos, item.mode, item.uid, item.gid
@@ -212,12 +221,19 @@ def _folders(items: list[Item]) -> dict[bytes, Folder]:
         if item.kind == FOLDER
     }  # fmt: skip
     done: set[bytes] = set()
+    weight = 0
     for item in items:
         path = item.path
         while (path := path.rpartition(b"/")[0]) and path not in done:
             done.add(path)
             if path not in folders:
                 folders[path] = Folder(path)
+                weight += len(path)
+        if weight > _MAX_FOLDERS:
+            raise TooLargeError(
+                f"the folders that members lie in take more than {format_size(_MAX_FOLDERS)} of "
+                "names, like a bomb; it is not restored"
+            )
     return folders
 
 

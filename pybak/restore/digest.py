@@ -18,7 +18,7 @@ class ContentCheck:
         self._expected = [(part.size, part.sha256) for part in reversed(item.parts)]
         self._is_checked = bool(item.sha256 or item.parts)
         if item.sha256:
-            self._expected = [(item.member.size, item.sha256)]
+            self._expected = [(item.content_size, item.sha256)]
         self._left = self._expected[-1][0] if self._expected else 0
         self._good = True
 

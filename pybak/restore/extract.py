@@ -14,31 +14,39 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from pybak.display import printable
-from pybak.entries import LINK
+from pybak.entries import BLOCK_DEVICE, CHAR_DEVICE, FIFO, FOLDER, HARD_LINK, KIND_NAMES, LINK
 from pybak.errors import ArchiveError, StorageError
-from pybak.formats.zip_reader import ONE_SHOT, ZipFile
+from pybak.formats.archive import ONE_SHOT, Archive
+from pybak.formats.listing import NO_OWNER
 from pybak.problems import DAMAGED, EXISTS, STORAGE, UNSUPPORTED, Problem, write_problems
 from pybak.restore.attempt import Attempt, attempt
+from pybak.restore.compare import is_same_content
+from pybak.restore.content import sink_for, write_all
+from pybak.restore.delete import DeletePlan, empty_folder
 from pybak.restore.digest import ContentCheck
 from pybak.restore.folders import Folders
-from pybak.restore.items import NO_OWNER, Item, Job, read_batch
+from pybak.restore.hard_links import Linker, note_sources
+from pybak.restore.items import Item, Job, open_job, read_batch
+from pybak.restore.metadata import Looks, dress, dress_named
+from pybak.restore.obstacles import own_problem
 from pybak.restore.outcome import Outcome, is_disk_full, reason
 from pybak.restore.overwrite import IF_CHANGED, reason_to_leave
+from pybak.restore.symlinks import link_target
+from pybak.restore.taken_attributes import Taken, may_have_attributes, read_taken, write_taken
 
 ShouldStop = Callable[[], bool]
 Progress = Callable[[int, int, bytes], None]
 """Called with files done, bytes written and the current name; both counts are of this batch."""
 
-SET_ID: Final = stat.S_ISUID | stat.S_ISGID
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ASK_EVERY = 0.05  # seconds between two looks at the cancel check and two progress reports
 _FULL_ENOUGH = 3  # members in a row that found no room before the rest is given up
-_MAX_LINK = 0xFFFF
+_NODES: Final = {CHAR_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -48,6 +56,7 @@ class _Stopped(Exception):  # noqa: N818 - not an error
 def extract_batch(
     batch: Path,
     *,
+    password: bytes | None = None,
     should_stop: ShouldStop | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -59,7 +68,7 @@ def extract_batch(
     opened.
     """
     job, items = read_batch(batch, Item)
-    with ZipFile(job.archive) as archive:
+    with open_job(job, password) as archive:
         if archive.identity != job.identity:
             raise ArchiveError(f"{archive.label}: changed while it was restored; start again")
         try:
@@ -81,32 +90,43 @@ class Unpacker:
     def __init__(
         self,
         job: Job,
-        archive: ZipFile,
+        archive: Archive,
         folders: Folders,
         own: Attempt,
         should_stop: ShouldStop | None,
         progress: Progress | None,
     ) -> None:
-        self._overwrite = job.overwrite
+        self._job = job
         self._default_mode = 0o666 & ~job.umask
         self._archive = archive
+        self._has_attributes = archive.format.startswith("tar")
         self._folders = folders
-        self._temporary, self._problems_file = own
+        self._own = own
+        self._temporary = own.temporary
         self._should_stop = should_stop
         self._progress = progress
         self._asked_at = time.monotonic()
         self._problems: list[Problem] = []
-        self._restored = self._skipped = self._failed = self._size = 0
+        self._sources: list[tuple[bytes, int, int]] = []
+        self._collected: list[Taken] = []
+        self._linker: Linker | None = None
+        self._known_attributes: dict[bytes, dict[bytes, bytes]] | None = None
+        self._restored = self._skipped = self._failed = self._size = self._deleted = 0
         self._full = 0
         self._stopped = False
-        self._uid = os.geteuid()
 
     def add(self, item: Item) -> bool:
-        """Unpack one member. False if it was asked to stop, and then the member is not counted."""
+        """Unpack one member. False if it was asked to stop, and then the member is not counted.
+
+        Of what is given as a folder only the attributes are taken down, for the last step: of
+        folders, and of links, which come after all files.
+        """
         size = self._size
         try:
             self._ask(item)
-            if self._full >= _FULL_ENOUGH:
+            if item.kind == FOLDER:
+                self._collect(item)
+            elif self._full >= _FULL_ENOUGH:
                 self._fail(item, STORAGE, "not written: the target's disk is full")
             else:
                 self._place(item)
@@ -128,13 +148,15 @@ class Unpacker:
         return True
 
     def close(self) -> Outcome:
-        """Write the problems down and give the counts."""
-        write_problems(self._problems_file, self._problems)
+        """Write down what the last step needs and give the counts."""
+        write_problems(self._own.problems_file, self._problems)
+        note_sources(self._own.linked_file, self._sources)
+        write_taken(self._own.attributes_file, self._collected)
         if self._progress and not self._stopped:
             self._progress(self._done, self._size, b"")
         return Outcome(
             self._restored, self._skipped, self._failed, self._size, self._stopped,
-            self._problems_file,
+            self._own.problems_file, self._deleted,
         )  # fmt: skip
 
     @property
@@ -155,7 +177,15 @@ class Unpacker:
 
     def _fail(self, item: Item, code: str, message: str) -> None:
         self._note(item, code, message)
-        self._failed += 1
+        if item.kind != FOLDER:
+            self._failed += 1
+
+    def _collect(self, item: Item) -> None:
+        xattrs = self._xattrs(item)
+        if xattrs:
+            self._collected.append((item.path, dict(xattrs)))
+
+    # -- one member
 
     def _place(self, item: Item) -> None:
         folder, _, name = item.path.rpartition(b"/")
@@ -166,32 +196,108 @@ class Unpacker:
         except FileNotFoundError:
             pass
         else:
-            kept = reason_to_leave(item, status, self._overwrite)
-            if kept is None and item.kind == LINK and self._overwrite == IF_CHANGED:
+            if self._job.is_own(status):
+                self._fail(item, STORAGE, own_problem(item.path).message)
+                return
+            kept = reason_to_leave(item, status, self._job.overwrite)
+            if kept is None and item.kind == LINK and self._job.overwrite == IF_CHANGED:
                 kept = self._same_link(item, folder_fd, name)
             if kept is not None:
                 self._note(item, EXISTS, kept)
                 self._skipped += 1
+                if item.is_linked and is_same_content(
+                    self._archive, item, folder_fd, name, lambda: self._ask(item)
+                ):
+                    self._sources.append((item.path, status.st_dev, status.st_ino))
                 return
             in_the_way = stat.S_ISDIR(status.st_mode)
+        if item.kind == HARD_LINK:
+            # Looking up the folder of the first name may close this one.
+            folder_fd = os.dup(folder_fd)
+            try:
+                self._make_hard_link(item, folder_fd)
+                self._rename(item, folder_fd, name, in_the_way=in_the_way)
+            finally:
+                os.close(folder_fd)
+        else:
+            if not self._make(item, folder_fd):
+                return
+            self._rename(item, folder_fd, name, in_the_way=in_the_way)
+        self._restored += 1
+
+    def _make(self, item: Item, folder_fd: int) -> bool:
+        """Make the member under the temporary name; False if it is one to skip."""
         if item.kind == LINK:
             self._make_link(item, folder_fd)
+        elif item.kind == FIFO or item.kind in _NODES:
+            return self._make_node(item, folder_fd)
         else:
             self._write_file(item, folder_fd)
+        return True
+
+    def _rename(self, item: Item, folder_fd: int, name: bytes, *, in_the_way: bool) -> None:
         try:
+            if item.is_linked:
+                status = os.stat(self._temporary, dir_fd=folder_fd, follow_symlinks=False)
+                self._sources.append((item.path, status.st_dev, status.st_ino))
             if in_the_way:
                 self._folders.forget(item.path)
+                self._clear(item, folder_fd, name)
                 os.rmdir(name, dir_fd=folder_fd)
             os.rename(self._temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
         except OSError:
             self._remove_temporary(folder_fd)
             raise
-        self._restored += 1
+        if item.kind == HARD_LINK:
+            # Of two names of one file a rename does nothing.
+            self._remove_temporary(folder_fd)
+
+    def _clear(self, item: Item, folder_fd: int, name: bytes) -> None:
+        """Empty a folder that stands where a file goes, if what is not in the archive may go."""
+        if not self._job.delete_file:
+            return
+        surplus = DeletePlan.load(Path(self._job.delete_file))
+        count, _, notes = empty_folder(surplus, folder_fd, name, item.path)
+        self._deleted += count
+        self._problems += notes
+
+    def _remove_temporary(self, folder_fd: int) -> None:
+        with contextlib.suppress(OSError):  # the first error says more
+            os.unlink(self._temporary, dir_fd=folder_fd)
+
+    def _fresh(self, folder_fd: int, make: Callable[[], None]) -> None:
+        """Make something under the temporary name, which an earlier try may have left."""
+        try:
+            make()
+        except FileExistsError:
+            os.unlink(self._temporary, dir_fd=folder_fd)
+            make()
+
+    def _looks(self, item: Item) -> Looks:
+        uid, gid = item.uid, item.gid
+        if uid == NO_OWNER and self._job.sets_owner:
+            uid, gid = self._archive.owner(item.member) or (NO_OWNER, NO_OWNER)
+        mode = item.mode if item.mode >= 0 else self._default_mode
+        return Looks(uid, gid, mode, item.mtime_ns, self._job.sets_owner)
+
+    def _xattrs(self, item: Item) -> Mapping[bytes, bytes] | None:
+        if not self._has_attributes:
+            return None
+        if not may_have_attributes(item):
+            return {}
+        found = self._archive.attributes(item.member)
+        for problem in found.problems:
+            self._note(item, UNSUPPORTED, f"restored, but {problem}")
+        return found.xattrs
+
+    # -- files
 
     def _write_file(self, item: Item, folder_fd: int) -> None:
         member = item.member
         data: bytes | None = None
-        if member.size <= ONE_SHOT and member.stored_size <= ONE_SHOT:
+        # First what stands first: a stream is never read backwards.
+        xattrs = self._xattrs(item)
+        if item.data_map is None and member.size <= ONE_SHOT and member.stored_size <= ONE_SHOT:
             # Checked before a file is made: a damaged member leaves no trace.
             data = self._archive.read(member, item.limit)
             if item.sha256 and hashlib.sha256(data).hexdigest() != item.sha256:
@@ -199,12 +305,15 @@ class Unpacker:
         fd = self._create(folder_fd)
         try:
             try:
-                if data is None:
-                    self._stream(item, fd)
+                if data is None or item.is_sparse:
+                    self._stream(item, fd, data)
                 elif data:
-                    _write_all(fd, data)
+                    write_all(fd, data)
                     self._size += len(data)
-                self._finish_file(item, fd)
+                for message in dress(
+                    fd, self._looks(item), xattrs, removes_others=self._job.knows_attributes
+                ):
+                    self._note(item, UNSUPPORTED, message)
             finally:
                 os.close(fd)
         except BaseException:
@@ -218,19 +327,20 @@ class Unpacker:
             os.unlink(self._temporary, dir_fd=folder_fd)
             return os.open(self._temporary, _CREATE, 0o600, dir_fd=folder_fd)
 
-    def _remove_temporary(self, folder_fd: int) -> None:
-        with contextlib.suppress(OSError):  # the first error says more
-            os.unlink(self._temporary, dir_fd=folder_fd)
-
-    def _stream(self, item: Item, fd: int) -> None:
+    def _stream(self, item: Item, fd: int, data: bytes | None) -> None:
+        """Write content piece by piece, or `data`, which was checked already."""
+        subject = f"{self._archive.label}: member {printable(item.member.name)}"
+        sink = sink_for(item, fd, subject)
         content = ContentCheck(item)
-        for chunk in self._archive.chunks(item.member, item.limit):
+        chunks = self._archive.chunks(item.member, item.limit) if data is None else [data]
+        for chunk in chunks:
             self._ask(item)
             content.update(chunk)
-            _write_all(fd, chunk)
+            sink.write(chunk)
             self._size += len(chunk)
         if not content.matches():
             raise self._mismatch(item)
+        sink.close()
 
     def _mismatch(self, item: Item) -> ArchiveError:
         return ArchiveError(
@@ -238,42 +348,7 @@ class Unpacker:
             "is not the manifest's"
         )
 
-    def _finish_file(self, item: Item, fd: int) -> None:
-        mode = item.mode
-        uid, gid = item.uid, item.gid
-        is_owned = False
-        if self._uid == 0:
-            if uid == NO_OWNER:
-                uid, gid = self._archive.owner(item.member) or (NO_OWNER, NO_OWNER)
-            if uid != NO_OWNER:
-                is_owned = self._try_owner(item, uid, gid, fd=fd)
-        if mode < 0:
-            mode = self._default_mode
-        elif mode & SET_ID and not is_owned:
-            mode = without_set_id(mode, fd, uid, gid)
-        mtime_ns = item.mtime_ns
-        try:
-            os.fchmod(fd, mode)
-            os.utime(fd, ns=(mtime_ns, mtime_ns))
-        except (OverflowError, OSError) as error:
-            # Some network and FAT file systems hold contents only.
-            message = f"restored, but its mode or time can't be set: {reason(error)}"
-            self._note(item, UNSUPPORTED, message)
-
-    def _try_owner(
-        self, item: Item, uid: int, gid: int, *, fd: int | None = None, at: int | None = None
-    ) -> bool:
-        """Give the file, or the temporary link in folder `at`, its owner; whether it worked."""
-        try:
-            if fd is not None:
-                os.fchown(fd, uid, gid)
-            else:
-                os.chown(self._temporary, uid, gid, dir_fd=at, follow_symlinks=False)
-        except (OSError, OverflowError) as error:
-            message = f"restored, but its owner {uid}:{gid} can't be set: {reason(error)}"
-            self._note(item, UNSUPPORTED, message)
-            return False
-        return True
+    # -- what has no content of its own
 
     def _same_link(self, item: Item, folder_fd: int, name: bytes) -> str | None:
         try:
@@ -286,53 +361,49 @@ class Unpacker:
 
     def _make_link(self, item: Item, folder_fd: int) -> None:
         target = link_target(self._archive, item)
+        self._fresh(folder_fd, lambda: os.symlink(target, self._temporary, dir_fd=folder_fd))
+        if self._known_attributes is None:
+            self._known_attributes = read_taken(self._own.attributes_file.parent)
+        self._dress_named(item, folder_fd, self._known_attributes.get(item.path))
+
+    def _make_node(self, item: Item, folder_fd: int) -> bool:
         try:
-            os.symlink(target, self._temporary, dir_fd=folder_fd)
-        except FileExistsError:
-            os.unlink(self._temporary, dir_fd=folder_fd)
-            os.symlink(target, self._temporary, dir_fd=folder_fd)
-        if self._uid == 0:
-            uid, gid = item.uid, item.gid
-            if uid == NO_OWNER:
-                uid, gid = self._archive.owner(item.member) or (NO_OWNER, NO_OWNER)
-            if uid != NO_OWNER:
-                self._try_owner(item, uid, gid, at=folder_fd)
-        times = (item.mtime_ns, item.mtime_ns)
+            if item.kind == FIFO:
+                self._fresh(folder_fd, lambda: os.mkfifo(self._temporary, 0o600, dir_fd=folder_fd))
+            else:
+                mode, device = _NODES[item.kind] | 0o600, os.makedev(*(item.device or (0, 0)))
+                self._fresh(
+                    folder_fd,
+                    lambda: os.mknod(self._temporary, mode, device, dir_fd=folder_fd),
+                )
+        except (PermissionError, OverflowError) as error:
+            message = f"is a {KIND_NAMES[item.kind]}, which can't be made here: {reason(error)}"
+            self._note(item, UNSUPPORTED, message)
+            self._skipped += 1
+            return False
+        self._dress_named(item, folder_fd, self._xattrs(item))
+        return True
+
+    def _dress_named(
+        self, item: Item, folder_fd: int, xattrs: Mapping[bytes, bytes] | None
+    ) -> None:
         try:
-            os.utime(self._temporary, ns=times, dir_fd=folder_fd, follow_symlinks=False)
-        except (OverflowError, OSError) as error:
-            self._note(item, UNSUPPORTED, f"restored, but its time can't be set: {reason(error)}")
+            for message in dress_named(folder_fd, self._temporary, self._looks(item), xattrs):
+                self._note(item, UNSUPPORTED, message)
+        except OSError:
+            self._remove_temporary(folder_fd)
+            raise
 
-
-def link_target(archive: ZipFile, item: Item) -> bytes:
-    """Give where a link member points. Raises ArchiveError if that can be no link's target."""
-    if not 0 < item.member.size <= _MAX_LINK:
-        name = printable(item.member.name)
-        raise ArchiveError(f"{archive.label}: member {name} is a link with an impossible target")
-    target = archive.read(item.member, item.limit)
-    if b"\0" in target:
-        name = printable(item.member.name)
-        raise ArchiveError(f"{archive.label}: member {name} is a link to a name with a NUL byte")
-    return target
-
-
-def without_set_id(mode: int, fd: int, uid: int, gid: int) -> int:
-    """Drop setuid and setgid unless the file already belongs to whom they were meant for.
-
-    Otherwise a program that was harmless as its owner's would run as whoever restores it.
-    """
-    status = os.fstat(fd)
-    if uid != status.st_uid:
-        mode &= ~stat.S_ISUID
-    if gid != status.st_gid:
-        mode &= ~stat.S_ISGID
-    return mode
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    written = os.write(fd, data)
-    while written < len(data):
-        written += os.write(fd, memoryview(data)[written:])
+    def _make_hard_link(self, item: Item, folder_fd: int) -> None:
+        if self._linker is None:
+            self._linker = Linker(self._own.linked_file.parent)
+        assert item.link is not None
+        self._remove_temporary(folder_fd)
+        if self._linker.link(item.link, self._folders, folder_fd, self._temporary):
+            return
+        self._write_file(item, folder_fd)
+        status = os.stat(self._temporary, dir_fd=folder_fd, follow_symlinks=False)
+        self._linker.add(item.link, item.path, status)
 
 
 def explain(error: OSError) -> str:

@@ -12,8 +12,9 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -21,15 +22,41 @@ from pybak.display import printable
 from pybak.errors import PlanError, StorageError
 from pybak.problems import EXISTS, STORAGE, UNSUPPORTED, Problem, read_problems, write_problems
 from pybak.restore.attempt import is_any_unfinished, remove_temporaries
-from pybak.restore.extract import SET_ID, Progress, ShouldStop, extract_batch, without_set_id
+from pybak.restore.delete import DeletePlan, delete_surplus
+from pybak.restore.extract import Progress, ShouldStop, extract_batch
 from pybak.restore.folders import Folders
-from pybak.restore.items import NO_OWNER, Folder, Job, read_batch
+from pybak.restore.items import Folder, Job, read_batch
+from pybak.restore.metadata import Looks, dress
 from pybak.restore.outcome import Outcome, reason
 from pybak.restore.overwrite import IF_NEWER, NEVER
 from pybak.restore.plan import RestorePlan
+from pybak.restore.taken_attributes import read_taken
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OWN_ACCESS = 0o700
+
+
+class _Begun(msgspec.Struct):
+    """Folders that are not finished: those that this run made, and those that it opened.
+
+    The latter were there and could not be written into; each has the mode it had.
+    """
+
+    made: set[bytes] = msgspec.field(default_factory=set)
+    opened: dict[bytes, int] = msgspec.field(default_factory=dict)
+
+    def add_new(self, folder: Folder) -> None:
+        """Note a folder that was made."""
+        if folder.is_member:
+            self.made.add(folder.path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self | None:
+        """Read back what `make_folders` noted; None if there is nothing left to finish."""
+        try:
+            return msgspec.msgpack.decode(path.read_bytes(), type=cls)
+        except FileNotFoundError:
+            return None
 
 
 class FoldersMade(msgspec.Struct, frozen=True):
@@ -59,13 +86,13 @@ def make_folders(plan: RestorePlan) -> FoldersMade:
         raise StorageError(message) from error
     made = existed = 0
     kept: list[bytes] = []
-    opened: list[tuple[bytes, int]] = []
+    begun = _Begun()
     problems: list[Problem] = []
     try:
         with folders:
             for folder in rows:
                 try:
-                    is_new, is_kept = _make(folders, folder, job, opened)
+                    is_new, is_kept = _make(folders, folder, job, begun)
                 except OSError as error:
                     code = EXISTS if isinstance(error, _KeptFile) else STORAGE
                     problems.append(Problem(os.fsdecode(folder.path), code, _explain(error)))
@@ -76,7 +103,7 @@ def make_folders(plan: RestorePlan) -> FoldersMade:
                 if is_kept:
                     kept.append(folder.path)
     finally:
-        plan.opened_file.write_bytes(msgspec.msgpack.encode(opened))
+        plan.opened_file.write_bytes(msgspec.msgpack.encode(begun))
     plan.kept_file.write_bytes(msgspec.msgpack.encode(kept))
     return FoldersMade(made, existed, tuple(problems))
 
@@ -85,12 +112,10 @@ class _KeptFile(OSError):  # noqa: N818 - says what was found
     """A file stands where a folder should, and the overwrite mode says it stays."""
 
 
-def _make(
-    folders: Folders, folder: Folder, job: Job, opened: list[tuple[bytes, int]]
-) -> tuple[bool, bool]:
+def _make(folders: Folders, folder: Folder, job: Job, begun: _Begun) -> tuple[bool, bool]:
     """Make one folder; give whether it is new and whether its metadata is to be left alone.
 
-    Adds it to `opened`, with the mode it had, if it was there and could not be written into.
+    Notes in `begun` if its mode and time are to be set in the end.
     """
     above, _, name = folder.path.rpartition(b"/")
     above_fd = folders.fd(above)
@@ -98,11 +123,13 @@ def _make(
     mode = _OWN_ACCESS if folder.is_member and folder.mode >= 0 else 0o777
     try:
         os.mkdir(name, mode, dir_fd=above_fd)
-        return True, False
     except FileExistsError:
         status = os.stat(name, dir_fd=above_fd, follow_symlinks=False)
+    else:
+        begun.add_new(folder)
+        return True, False
     if not stat.S_ISDIR(status.st_mode):
-        if not may_replace(folder, status, job.overwrite):
+        if not may_replace(folder, status, job):
             raise (
                 NotADirectoryError(errno.ENOTDIR, "")
                 if stat.S_ISLNK(status.st_mode)
@@ -110,19 +137,21 @@ def _make(
             )
         os.unlink(name, dir_fd=above_fd)
         os.mkdir(name, mode, dir_fd=above_fd)
+        begun.add_new(folder)
         return True, False
-    is_kept = keeps_metadata(folder, status, job.overwrite)
-    if folder.is_member and not is_kept and status.st_mode & _OWN_ACCESS != _OWN_ACCESS:
-        opened.append((folder.path, stat.S_IMODE(status.st_mode)))
-        _open_up(above_fd, name, status.st_mode)
-    return False, is_kept
+    if status.st_mode & _OWN_ACCESS != _OWN_ACCESS and _open_up(above_fd, name, status.st_mode):
+        begun.opened[folder.path] = stat.S_IMODE(status.st_mode)
+    return False, keeps_metadata(folder, status, job.overwrite)
 
 
-def may_replace(folder: Folder, status: os.stat_result, overwrite: str) -> bool:
-    """Whether what stands in a folder's place, and is none, may go. A link never may."""
-    if stat.S_ISLNK(status.st_mode) or overwrite == NEVER:
+def may_replace(folder: Folder, status: os.stat_result, job: Job) -> bool:
+    """Whether what stands in a folder's place, and is none, may go.
+
+    A link never may, nor does the archive itself, under whatever name.
+    """
+    if stat.S_ISLNK(status.st_mode) or job.overwrite == NEVER or job.is_own(status):
         return False
-    if overwrite == IF_NEWER:
+    if job.overwrite == IF_NEWER:
         return folder.is_member and folder.mtime_ns > status.st_mtime_ns
     return True
 
@@ -136,73 +165,104 @@ def keeps_metadata(folder: Folder, status: os.stat_result, overwrite: str) -> bo
     )
 
 
-def _open_up(above_fd: int, name: bytes, mode: int) -> None:
-    """Let the owner write into a folder of an earlier restore; its mode comes back at the end."""
+def _open_up(above_fd: int, name: bytes, mode: int) -> bool:
+    """Let the owner write into a folder of an earlier restore; whether that worked.
+
+    Its mode comes back at the end.
+    """
     try:
         fd = os.open(name, _OPEN, dir_fd=above_fd)
     except OSError:
-        return
+        return False
     try:
         os.fchmod(fd, stat.S_IMODE(mode) | _OWN_ACCESS)
     except OSError:
-        pass
+        return False
     finally:
         os.close(fd)
+    return True
 
 
 def finish(
     plan: RestorePlan,
     *,
+    password: bytes | None = None,
     should_stop: ShouldStop | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Make the links and give the folders their owner, mode and time.
+    """Make the links, remove what is not in the archive, give the folders owner, mode and time.
 
-    The outcome counts the links; its problems file also tells which folders could not be
-    completed. If it is asked to stop while it makes links, the folders stay as they are, for
+    The outcome counts the links and what was removed; its problems file also tells which folders
+    could not be completed. If it is asked to stop meanwhile, the folders stay as they are, for
     `close_up`. Raises as `extract_batch` does.
     """
-    outcome = extract_batch(plan.links_file, should_stop=should_stop, progress=progress)
+    outcome = extract_batch(
+        plan.links_file, password=password, should_stop=should_stop, progress=progress
+    )
     if outcome.stopped:
         return outcome
     assert outcome.problems_file is not None
     problems = list(read_problems(outcome.problems_file))
     job = plan.job
+    deleted = 0
     kept = frozenset(_kept(plan.kept_file))
-    rows = read_batch(plan.folders_file, Folder)[1]
-    members = [row for row in rows if row.is_member and row.path not in kept]
-    # A folder sorts before what lies in it, so the reverse is deepest first.
-    members.sort(key=lambda row: row.path, reverse=True)
+    attributes = read_taken(plan.folders_file.parent)
+    begun = _Begun.load(plan.opened_file) or _Begun()
+    rows = _deepest_first(
+        row
+        for row in read_batch(plan.folders_file, Folder)[1]
+        if (row.is_member and row.path not in kept) or row.path in begun.opened
+    )
     with Folders(job.target) as folders:
         _remove_temporaries(plan, folders)
-        for folder in members:
+        if plan.delete_file is not None:
+            surplus = DeletePlan.load(plan.delete_file)
+            deleted, notes = delete_surplus(surplus, folders, should_stop=should_stop)
+            problems += notes
+        for folder in rows:
             try:
-                _complete(folders, folder, job, problems)
+                if folder.is_member and folder.path not in kept:
+                    _complete(folders, folder, job, attributes, problems)
+                else:
+                    _set_mode(folders, folder.path, begun.opened[folder.path])
             except OSError as error:
                 code = STORAGE
                 message = f"can't get its mode and time: {_explain(error)}"
                 problems.append(Problem(os.fsdecode(folder.path), code, message))
     write_problems(outcome.problems_file, problems)
     plan.opened_file.unlink(missing_ok=True)
-    return outcome
+    return msgspec.structs.replace(outcome, deleted=deleted)
 
 
 def close_up(plan: RestorePlan) -> None:
     """Tidy the target after a restore that ended early; does nothing after `finish`.
 
-    Temporary files of killed workers go, and folders that were there before and were opened to
-    be written into get back the mode they had. What can't be done is left.
+    Temporary files of killed workers go, folders that were made get their mode and time, and those
+    that were there before and were opened to be written into get back the mode they had. What
+    can't be done is left.
     """
-    try:
-        opened = msgspec.msgpack.decode(plan.opened_file.read_bytes(), type=list[tuple[bytes, int]])
-    except FileNotFoundError:
+    begun = _Begun.load(plan.opened_file)
+    if begun is None:
         return
+    rows = _deepest_first(
+        row
+        for row in read_batch(plan.folders_file, Folder)[1]
+        if row.path in begun.made or row.path in begun.opened
+    )
     with contextlib.suppress(OSError), Folders(plan.job.target) as folders:
         _remove_temporaries(plan, folders)
-        for path, mode in sorted(opened, reverse=True):
+        for folder in rows:
             with contextlib.suppress(OSError):
-                _set_mode(folders, path, mode)
+                if folder.path in begun.made:
+                    _complete(folders, folder, plan.job, {}, [])
+                else:
+                    _set_mode(folders, folder.path, begun.opened[folder.path])
     plan.opened_file.unlink(missing_ok=True)
+
+
+def _deepest_first(rows: Iterable[Folder]) -> list[Folder]:
+    # A folder sorts before what lies in it.
+    return sorted(rows, key=lambda row: row.path, reverse=True)
 
 
 def _set_mode(folders: Folders, path: bytes, mode: int) -> None:
@@ -225,27 +285,21 @@ def _kept(path: Path) -> list[bytes]:
     return msgspec.msgpack.decode(path.read_bytes(), type=list[bytes])
 
 
-def _complete(folders: Folders, folder: Folder, job: Job, problems: list[Problem]) -> None:
+def _complete(
+    folders: Folders,
+    folder: Folder,
+    job: Job,
+    attributes: Mapping[bytes, Mapping[bytes, bytes]],
+    problems: list[Problem],
+) -> None:
     above, _, name = folder.path.rpartition(b"/")
     fd = os.open(name, _OPEN, dir_fd=folders.fd(above))
     try:
-        is_owned = False
-        if folder.uid != NO_OWNER and os.geteuid() == 0:
-            try:
-                os.fchown(fd, folder.uid, folder.gid)
-                is_owned = True
-            except (OSError, OverflowError) as error:
-                message = f"restored, but its owner can't be set: {reason(error)}"
-                problems.append(Problem(os.fsdecode(folder.path), UNSUPPORTED, message))
         mode = folder.mode if folder.mode >= 0 else 0o777 & ~job.umask
-        if mode & SET_ID and not is_owned:
-            mode = without_set_id(mode, fd, folder.uid, folder.gid)
-        os.fchmod(fd, mode)
-        try:
-            os.utime(fd, ns=(folder.mtime_ns, folder.mtime_ns))
-        except OverflowError as error:
-            message = f"restored, but its time can't be set: {reason(error)}"
-            problems.append(Problem(os.fsdecode(folder.path), UNSUPPORTED, message))
+        looks = Looks(folder.uid, folder.gid, mode, folder.mtime_ns, job.sets_owner)
+        xattrs = attributes.get(folder.path, {} if job.knows_attributes else None)
+        notes = dress(fd, looks, xattrs, removes_others=job.knows_attributes)
+        problems += (Problem(os.fsdecode(folder.path), UNSUPPORTED, note) for note in notes)
     finally:
         os.close(fd)
 

@@ -1,12 +1,13 @@
 """What a worker needs to unpack or check members, in small files on disk.
 
 A batch file is a run of frames: a 4-byte little-endian length, then MessagePack. The first frame
-is the `Job`, each further one a list of `Item`s or
-`Folder`s. With it and the archive a worker can do all.
+is the `Job`, each further one a list of `Item`s or `Folder`s. With it, the archive and, if that is
+encrypted, its password a worker can do all; a password is in no file.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,31 +15,49 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from pybak.formats.archive import Archive
+from pybak.formats.listing import NO_MODE, NO_OWNER, Locator
 from pybak.formats.manifest import Part
-from pybak.formats.zip_reader import Identity, Member
+from pybak.formats.opening import open_archive
+from pybak.formats.source import Identity
+from pybak.formats.tar_index import PieceIndex
 
-NO_OWNER: Final = -1
-_FRAME_ROWS = 1000
-_LENGTH = struct.Struct("<I")
-_FILE_COST = 60_000  # what making a file costs, in bytes that could be unpacked meanwhile
-_FIRST_WEIGHT, _LAST_WEIGHT = 1.7, 0.3
+_FRAME_ROWS: Final = 1000
+_LENGTH: Final = struct.Struct("<I")
 
 _Row = TypeVar("_Row", "Item", "Folder")
+
+Node = tuple[int, int]
+"""Device and inode."""
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True):
     """What the batches of one run share.
 
-    `target` is absolute; it, `overwrite` and `token` are empty when verifying. `token` is part of
-    the names of temporary files, `umask` what new files of unknown mode go without.
+    `volumes` are the paths of the archive's files. `index_file`, if any, tells a reader where it
+    can start, `delete_file` holds the `DeletePlan`. `target` is absolute; it, `overwrite` and
+    `token` are empty when verifying. `token` is part of the names of temporary files, `umask` what
+    new files of unknown mode go without. `sets_owner` tells whether files are given away,
+    `knows_attributes` whether what the archive does not say about extended attributes is to be
+    taken for none. `own_nodes` are the archive's own files, which are never replaced, whatever name
+    they are met by.
     """
 
-    archive: bytes
-    identity: Identity
+    volumes: tuple[bytes, ...]
+    identity: tuple[Identity, ...]
+    index_file: str = ""
     target: bytes = b""
     overwrite: str = ""
     token: str = ""
     umask: int = 0o022
+    sets_owner: bool = False
+    knows_attributes: bool = False
+    delete_file: str = ""
+    own_nodes: frozenset[Node] = frozenset()
+
+    def is_own(self, status: os.stat_result) -> bool:
+        """Whether a file that was looked at is one of the archive's own."""
+        return (status.st_dev, status.st_ino) in self.own_nodes
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -47,25 +66,41 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     `path` is where it goes below the target. `seconds` and `nanos` are its modification time and
     `precision` how exact that is, in ns. `mode` holds permission bits, -1 if unknown; `uid` and
     `gid` are -1 if unknown. `sha256` is hex, empty if unknown; large members have `parts` instead.
+    `link` is a symbolic link's target if the archive's directory tells it, and the path of a hard
+    link's first name; a hard link's `member` is that of the file it stands for, so that it can be
+    unpacked as one. `is_linked` marks the file that hard links stand for. `data_map` and
+    `is_sparse` are as in `Listed`.
     """
 
     path: bytes
     kind: str
-    member: Member
+    member: Locator
     limit: int
     seconds: int
     nanos: int
     precision: int
-    mode: int
-    uid: int
-    gid: int
-    sha256: str
+    mode: int = NO_MODE
+    uid: int = NO_OWNER
+    gid: int = NO_OWNER
+    sha256: str = ""
     parts: list[Part] = []
+    link: bytes | None = None
+    device: tuple[int, int] | None = None
+    data_map: list[tuple[int, int]] | None = None
+    is_sparse: bool = False
+    is_linked: bool = False
 
     @property
     def mtime_ns(self) -> int:
         """Modification time in ns since 1970."""
         return self.seconds * 1_000_000_000 + self.nanos
+
+    @property
+    def content_size(self) -> int:
+        """Bytes of content that the archive holds: a sparse file's without its holes."""
+        if self.data_map is None:
+            return self.member.size
+        return sum(length for _, length in self.data_map)
 
 
 class Folder(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -75,7 +110,7 @@ class Folder(msgspec.Struct, frozen=True, array_like=True, gc=False):
     is_member: bool = False
     seconds: int = 0
     nanos: int = 0
-    mode: int = -1
+    mode: int = NO_MODE
     uid: int = NO_OWNER
     gid: int = NO_OWNER
 
@@ -114,34 +149,15 @@ def _rows(frames: Iterator[bytes], kind: type[_Row]) -> Iterator[_Row]:
         yield from decode(frame)
 
 
-def share_out(items: Sequence[Item], tasks: int) -> list[list[Item]]:
-    """Deal items out to at most `tasks` batches, the most expensive batch first.
-
-    A member worth more than an even share is a batch of its own. The others go into batches of
-    falling size, so that the last ones fill the gaps; neighbours in `items` stay together.
-    """
-    if not items:
-        return []
-    costs = [item.member.size + _FILE_COST for item in items]
-    share = sum(costs) / tasks
-    single = [[item] for item, cost in zip(items, costs, strict=True) if cost > share]
-    rest = [(item, cost) for item, cost in zip(items, costs, strict=True) if cost <= share]
-    batches = single + _falling(rest, max(tasks - len(single), 1))
-    batches.sort(key=lambda batch: -sum(item.member.size + _FILE_COST for item in batch))
-    return batches
+def write_index(path: Path, archive: Archive) -> str:
+    """Keep for the workers what the reader found out; give `Job.index_file`."""
+    if archive.index is None:
+        return ""
+    path.write_bytes(archive.index.to_bytes())
+    return str(path)
 
 
-def _falling(items: list[tuple[Item, int]], count: int) -> list[list[Item]]:
-    total = sum(cost for _, cost in items)
-    step = (_FIRST_WEIGHT - _LAST_WEIGHT) / max(count - 1, 1)
-    weights = [_FIRST_WEIGHT - step * index for index in range(count)]
-    factor = total / sum(weights)
-    batches: list[list[Item]] = [[]]
-    border, done = weights[0] * factor, 0
-    for item, cost in items:
-        if done >= border and len(batches) < count:
-            border += weights[len(batches)] * factor
-            batches.append([])
-        batches[-1].append(item)
-        done += cost
-    return [batch for batch in batches if batch]
+def open_job(job: Job, password: bytes | None) -> Archive:
+    """Open the archive of a batch as `open_archive` does."""
+    index = PieceIndex.from_bytes(Path(job.index_file).read_bytes()) if job.index_file else None
+    return open_archive(job.volumes, password=password, index=index)

@@ -15,6 +15,8 @@ _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 class Outcome(msgspec.Struct, frozen=True):
     """Counts of files and links, and bytes written. `stopped` means that someone asked to stop.
 
+    `deleted` counts files and folders that were removed because the archive does not hold them.
+
     `problems_file` holds what `pybak.problems.read_problems` reads; None if nothing was written.
     """
 
@@ -24,6 +26,7 @@ class Outcome(msgspec.Struct, frozen=True):
     size: int = 0
     stopped: bool = False
     problems_file: Path | None = None
+    deleted: int = 0
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -6,13 +6,14 @@ import os
 import stat
 from typing import Final
 
-from pybak.entries import FILE
+from pybak.entries import BLOCK_DEVICE, CHAR_DEVICE, FIFO, FILE, HARD_LINK
 from pybak.restore.items import Item
 
 NEVER: Final = "never"
 IF_NEWER: Final = "if-newer"
 IF_CHANGED: Final = "if-changed"
 ALWAYS: Final = "always"
+OVERWRITE: Final = (NEVER, IF_NEWER, IF_CHANGED, ALWAYS)
 
 
 def reason_to_leave(item: Item, status: os.stat_result, overwrite: str) -> str | None:
@@ -28,10 +29,19 @@ def reason_to_leave(item: Item, status: os.stat_result, overwrite: str) -> str |
     age_ns = item.mtime_ns - status.st_mtime_ns
     if overwrite == IF_NEWER:
         return None if age_ns >= item.precision else "exists already and is not older"
-    is_same = (
-        item.kind == FILE
-        and stat.S_ISREG(status.st_mode)
-        and item.member.size == status.st_size
-        and abs(age_ns) < item.precision
-    )
-    return "exists already, with the same size and time" if is_same else None
+    if abs(age_ns) < item.precision and _is_alike(item, status):
+        return "exists already, with the same size and time"
+    return None
+
+
+def _is_alike(item: Item, status: os.stat_result) -> bool:
+    """Whether both are of one kind and, as far as that can be seen from outside, the same."""
+    mode = status.st_mode
+    if item.kind in (FILE, HARD_LINK):
+        return stat.S_ISREG(mode) and item.member.size == status.st_size
+    if item.kind == FIFO:
+        return stat.S_ISFIFO(mode)
+    if item.kind in (CHAR_DEVICE, BLOCK_DEVICE) and item.device is not None:
+        is_kind = stat.S_ISCHR if item.kind == CHAR_DEVICE else stat.S_ISBLK
+        return is_kind(mode) and status.st_rdev == os.makedev(*item.device)
+    return False

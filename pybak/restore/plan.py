@@ -7,29 +7,48 @@ then `make_folders`, `extract_batch` for each batch in any order and side by sid
 from __future__ import annotations
 
 import os
-import re
-import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
 
 import msgspec
 
 from pybak.display import printable
-from pybak.errors import PlanError
-from pybak.formats.zip_reader import Limits
-from pybak.problems import STORAGE, Problem
-from pybak.restore.choose import Chosen, choose
-from pybak.restore.items import Folder, Item, Job, share_out, write_batch
-from pybak.restore.names import folded
-from pybak.restore.overwrite import ALWAYS, IF_CHANGED, IF_NEWER, NEVER
+from pybak.entries import FOLDER
+from pybak.errors import PlanError, WrongPasswordError
+from pybak.formats.archive import Archive, Limits
+from pybak.formats.opening import open_archive
+from pybak.formats.zip_aes import ADVICE
+from pybak.problems import Problem
+from pybak.restore.authentic import authenticate, wrapped_volumes
+from pybak.restore.choose import choose
+from pybak.restore.delete import DeletePlan, plan_delete
+from pybak.restore.items import Folder, Item, Job, Node, write_batch, write_index
+from pybak.restore.obstacles import (
+    case_problem,
+    is_own,
+    is_possible,
+    name_below,
+    own_problem,
+    same_but_for_case,
+)
+from pybak.restore.overwrite import IF_CHANGED, NEVER, OVERWRITE
+from pybak.restore.owners import AUTO, OWNERS, finder, sets_owner
 from pybak.restore.select import Selector
+from pybak.restore.shares import by_folder, deal
+from pybak.restore.taken_attributes import may_have_attributes
+from pybak.restore.target import checked_target, current_umask, ignores_case
 from pybak.units import format_count, format_size
 
-OVERWRITE: Final = (NEVER, IF_NEWER, IF_CHANGED, ALWAYS)
 
-_UMASK = re.compile(r"^Umask:\s*([0-7]+)", re.MULTILINE)
-_Row = TypeVar("_Row", Item, Folder)
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of a restore, beside archive and target."""
+
+    overwrite: str = IF_CHANGED
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    owner: str = AUTO
+    deletes: bool = False
+    limits: Limits = Limits()
 
 
 class RestorePlan(msgspec.Struct, frozen=True):
@@ -53,6 +72,7 @@ class RestorePlan(msgspec.Struct, frozen=True):
     links_file: Path
     kept_file: Path
     opened_file: Path
+    delete_file: Path | None = None
 
     @property
     def total(self) -> int:
@@ -65,17 +85,23 @@ class RestorePlan(msgspec.Struct, frozen=True):
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A plan in memory: what `plan_restore` puts on disk."""
+    """A plan in memory: what `plan_restore` puts on disk.
+
+    `headers` stand for folders and links whose attributes only the archive's stream tells.
+    `surplus` is what may be deleted, None if nothing may.
+    """
 
     job: Job
     label: str
     files: list[Item]
     links: list[Item]
     folders: list[Folder]
+    headers: list[Item]
     size: int
     failed: int
     skipped: int
     problems: tuple[Problem, ...]
+    surplus: DeletePlan | None = None
 
     @property
     def total(self) -> int:
@@ -102,214 +128,186 @@ def summarise(plan: RestorePlan | Prepared, batches: int) -> str:
     ]
     if batches:
         lines.append(f"  in {format_count(batches, 'batch', 'batches')}")
+    if plan.job.delete_file or (isinstance(plan, Prepared) and plan.surplus):
+        lines.append("  what the archive does not hold: deleted")
     if plan.problems:
         lines.append(f"  left out: {format_count(len(plan.problems), 'entry', 'entries')}")
     return "\n".join(lines)
 
 
 def prepare(
-    archive: bytes,
+    volumes: Sequence[bytes],
     target: bytes,
+    wish: Wish | None = None,
     *,
-    overwrite: str = IF_CHANGED,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    limits: Limits | None = None,
+    password: bytes | None = None,
     may_write: bool = True,
 ) -> Prepared:
     """Decide what a restore does, without batches and without writing anything for it.
 
-    `target` may be missing; links in it are followed. With `may_write` a file may be made and
-    removed in an empty target to learn whether its file system ignores case. Raises PlanError
-    for a target that can't be a folder and for bad patterns, and what `choose` raises.
+    `volumes` are the archive's files in order. `target` may be missing; links in it are followed.
+    With `may_write` a file may be made and removed in an empty target to learn whether its file
+    system ignores case. Raises PlanError for a target that can't be a folder and for bad
+    patterns; WrongPasswordError; ArchiveError if the archive as a whole can't be used: damaged,
+    or a bomb by its limits; NotFoundError or StorageError if it can't be opened.
     """
-    if overwrite not in OVERWRITE:
-        raise PlanError(f"{overwrite!r} is no overwrite mode; choose of {', '.join(OVERWRITE)}")
-    target = _checked_target(target)
-    chosen = choose(os.path.abspath(archive), Selector(include, exclude), limits or Limits())
-    problems = chosen.problems
-    clashing = _same_but_for_case(chosen, target, may_write=may_write)
-    own_name = _name_below(archive, target)
-    files, links = (
-        [item for item in items if _is_possible(item, clashing, own_name, problems)]
-        for items in (chosen.files, chosen.links)
-    )
-    for folder in chosen.folders:
-        if folder.path in clashing:
-            problems.append(_case_problem(folder.path, clashing[folder.path]))
-    dropped = len(chosen.files) + len(chosen.links) - len(files) - len(links)
-    job = Job(
-        archive=os.path.abspath(archive),
-        identity=chosen.identity,
-        target=target,
-        overwrite=overwrite,
-        token=os.urandom(4).hex(),
-        umask=_umask(),
-    )
-    return Prepared(
-        job, chosen.label, files, links, chosen.folders,
-        sum(item.member.size for item in files), chosen.failed + dropped, chosen.skipped,
-        tuple(problems),
-    )  # fmt: skip
+    wish = wish or Wish()
+    target = _checked(wish, target)
+    with open_archive(_absolute(volumes), password=password) as archive:
+        return _prepare(archive, volumes, target, wish, may_write=may_write)
 
 
 def plan_restore(
-    archive: bytes,
+    volumes: Sequence[bytes],
     target: bytes,
+    wish: Wish | None = None,
     *,
     work_dir: Path,
     tasks: int,
-    overwrite: str = IF_CHANGED,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    limits: Limits | None = None,
+    password: bytes | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> RestorePlan:
     """Decide what a restore does and write at most `tasks` batches into `work_dir`.
 
-    Writes nothing elsewhere. The batches come largest first. Raises as `prepare` does.
+    Writes nothing elsewhere; what is wrapped is authenticated first. The batches come largest
+    first. Raises as `prepare` does, and Interrupted once `should_stop` says so.
     """
-    prepared = prepare(
-        archive, target, overwrite=overwrite, include=include, exclude=exclude, limits=limits
-    )
-    batches = []
-    for number, items in enumerate(share_out(by_folder(prepared.files), tasks)):
-        path = work_dir / f"restore-{number:04d}"
-        write_batch(path, prepared.job, items)
-        batches.append(path)
+    wish = wish or Wish()
+    target = _checked(wish, target)
+    with open_archive(_absolute(volumes), password=password) as archive:
+        prepared = _prepare(
+            archive, volumes, target, wish, may_write=True, spared=[os.fsencode(work_dir)]
+        )
+        if prepared.total or prepared.folders or prepared.surplus is not None:
+            sealed = wrapped_volumes(archive.source)
+            authenticate(sealed, workers=os.cpu_count() or 1, should_stop=should_stop)
+        delete_file = None
+        if prepared.surplus is not None:
+            delete_file = work_dir / "restore-delete"
+            prepared.surplus.save(delete_file)
+        job = msgspec.structs.replace(
+            prepared.job,
+            index_file=write_index(work_dir / "restore-index", archive),
+            delete_file=str(delete_file or ""),
+        )
+        in_runs, tasks = runs_of(archive, tasks)
+        rows = [*prepared.files, *prepared.headers] if in_runs else by_folder(prepared.files)
+        batches = []
+        for number, items in enumerate(deal(rows, tasks, in_runs=in_runs)):
+            path = work_dir / f"restore-{number:04d}"
+            write_batch(path, job, items)
+            batches.append(path)
     folders_file, links_file = work_dir / "restore-folders", work_dir / "restore-links"
-    write_batch(folders_file, prepared.job, prepared.folders)
-    write_batch(links_file, prepared.job, by_folder(prepared.links))
+    write_batch(folders_file, job, prepared.folders)
+    write_batch(links_file, job, prepared.links)
     return RestorePlan(
-        prepared.job, prepared.label, len(prepared.files), len(prepared.links),
+        job, prepared.label, len(prepared.files), len(prepared.links),
         len(prepared.folders), prepared.size, prepared.failed, prepared.skipped,
         prepared.problems, tuple(batches), folders_file, links_file, work_dir / "restore-kept",
-        work_dir / "restore-opened",
+        work_dir / "restore-opened", delete_file,
     )  # fmt: skip
 
 
-def by_folder(items: list[Item]) -> list[Item]:
-    """Give the items folder by folder, the folders in the order in which the archive has them."""
-    first: dict[bytes, int] = {}
-    for item in items:
-        folder = item.path.rpartition(b"/")[0]
-        offset = item.member.offset
-        if offset <= first.setdefault(folder, offset):
-            first[folder] = offset
-    return sorted(
-        items, key=lambda item: (first[item.path.rpartition(b"/")[0]], item.member.offset)
+def runs_of(archive: Archive, tasks: int) -> tuple[bool, int]:
+    """Tell whether batches must be runs of the archive, and how many batches make sense."""
+    if archive.index is None:
+        return False, tasks
+    # Without places to start at, a second batch would unpack all that the first one does.
+    return True, tasks if archive.format == "tar" else max(1, min(tasks, len(archive.index)))
+
+
+def locked(archive: Archive) -> WrongPasswordError:
+    """Make the error that says that a password is missing."""
+    return WrongPasswordError(f"{archive.label}: is encrypted; {ADVICE}")
+
+
+def _absolute(volumes: Iterable[bytes]) -> tuple[bytes, ...]:
+    return tuple(os.path.abspath(path) for path in volumes)
+
+
+def _checked(wish: Wish, target: bytes) -> bytes:
+    for value, known, what in (
+        (wish.overwrite, OVERWRITE, "overwrite mode"),
+        (wish.owner, OWNERS, "way to set owners"),
+    ):
+        if value not in known:
+            raise PlanError(f"{value!r} is no {what}; choose of {', '.join(known)}")
+    return checked_target(target)
+
+
+def _prepare(
+    archive: Archive,
+    volumes: Sequence[bytes],
+    target: bytes,
+    wish: Wish,
+    *,
+    may_write: bool,
+    spared: Sequence[bytes] = (),
+) -> Prepared:
+    is_root = os.geteuid() == 0
+    selector = Selector(wish.include, wish.exclude)
+    listing = archive.listing(wish.limits)
+    chosen = choose(listing, selector, finder(wish.owner), is_root=is_root)
+    # Empty files are never encrypted: they say nothing about whether anything can be read.
+    if listing.encrypted and not any(item.member.size for item in chosen.files):
+        raise locked(archive)
+    archive.check_limits(chosen.listed, wish.limits)
+    problems = chosen.problems
+    clashing = same_but_for_case(chosen, target, may_write=may_write)
+    found_names = (name_below(path, target) for path in volumes)
+    own_names = frozenset(name for name in found_names if name is not None)
+    files, links = (
+        [item for item in items if is_possible(item, clashing, own_names, problems)]
+        for items in (chosen.files, chosen.links)
     )
+    folders: list[Folder] = []
+    for folder in chosen.folders:
+        if is_own(folder.path, own_names):
+            problems.append(own_problem(folder.path))
+            continue
+        folders.append(folder)
+        if folder.path in clashing:
+            problems.append(case_problem(folder.path, clashing[folder.path]))
+    dropped = len(chosen.files) + len(chosen.links) - len(files) - len(links)
+    surplus = None
+    if wish.deletes:
+        plan = plan_delete(
+            listing,
+            (row.path for rows in (files, links, folders) for row in rows),
+            include=wish.include,
+            exclude=wish.exclude,
+            spared=_nodes([*volumes, *spared]),
+            tells_case=not ignores_case(target, may_write=may_write),
+        )
+        if isinstance(plan, Problem):
+            problems.append(plan)
+        else:
+            surplus = plan
+    gives = sets_owner(wish.owner, is_root=is_root)
+    job = Job(
+        volumes=_absolute(volumes),
+        identity=archive.identity,
+        target=target,
+        overwrite=wish.overwrite,
+        token=os.urandom(4).hex(),
+        umask=current_umask(),
+        sets_owner=gives,
+        knows_attributes=listing.has_manifest and archive.format.startswith("tar"),
+        own_nodes=frozenset(_nodes(volumes)),
+    )
+    # Only root may give a link attributes.
+    headers = chosen.headers + (links if gives and is_root else [])
+    return Prepared(
+        job, archive.label, files, links, folders,
+        [_header(item) for item in headers if may_have_attributes(item)],
+        sum(item.member.size for item in files), chosen.failed + dropped, chosen.skipped,
+        tuple(problems), surplus,
+    )  # fmt: skip
 
 
-def _checked_target(target: bytes) -> bytes:
-    """Give the absolute target; raise PlanError unless it is, or can become, a folder."""
-    path = os.path.realpath(target)
-    above = path
-    while True:
-        try:
-            status = os.stat(above)
-            break
-        except FileNotFoundError:
-            above = os.path.dirname(above)
-        except NotADirectoryError:
-            above = os.path.dirname(above)
-        except (OSError, ValueError) as error:
-            message = f"{printable(target)}: can't be the target ({error}); choose another folder"
-            raise PlanError(message) from error
-    if not stat.S_ISDIR(status.st_mode):
-        what = "it" if above == path else printable(above)
-        raise PlanError(f"{printable(target)}: {what} is a file; name a folder to restore to")
-    return path
+def _header(item: Item) -> Item:
+    return Item(item.path, FOLDER, item.member, item.limit, 0, 0, 1)
 
 
-def _is_possible(
-    item: Item, clashing: dict[bytes, bytes], own_name: bytes | None, problems: list[Problem]
-) -> bool:
-    if item.path in clashing:
-        problems.append(_case_problem(item.path, clashing[item.path]))
-        return False
-    if item.path == own_name:
-        message = "would replace the archive that is being restored"
-        problems.append(Problem(os.fsdecode(item.path), STORAGE, message))
-        return False
-    return True
-
-
-def _name_below(archive: bytes, target: bytes) -> bytes | None:
-    """Give the archive's own path below the target, or None if it lies elsewhere."""
-    path = os.path.realpath(archive)
-    prefix = target if target.endswith(b"/") else target + b"/"
-    return path[len(prefix) :] if path.startswith(prefix) else None
-
-
-def _case_problem(path: bytes, other: bytes) -> Problem:
-    message = f"differs only by case from {printable(other)}, which the target can't tell apart"
-    return Problem(os.fsdecode(path), STORAGE, message)
-
-
-def _same_but_for_case(chosen: Chosen, target: bytes, *, may_write: bool) -> dict[bytes, bytes]:
-    """Give the paths that the target would take for another path, with that path."""
-    seen: dict[str, bytes] = {}
-    clashing: dict[bytes, bytes] = {}
-    rows: tuple[Sequence[Item | Folder], ...] = (chosen.folders, chosen.files, chosen.links)
-    for part in rows:
-        for row in part:
-            other = seen.setdefault(folded(row.path), row.path)
-            if other is not row.path:
-                clashing[row.path] = other
-    return clashing if clashing and ignores_case(target, may_write=may_write) else {}
-
-
-def ignores_case(target: bytes, *, may_write: bool) -> bool:
-    """Find out whether the file system of `target` takes `a` and `A` for one name.
-
-    Looks at what is there; in an empty folder a file is made and removed if `may_write`.
-    """
-    folder = target
-    while True:
-        try:
-            names = os.listdir(folder)
-        except OSError:
-            names = []
-        for name in names:
-            swapped = name.swapcase()
-            if swapped != name and swapped not in names:
-                return _is_same(os.path.join(folder, name), os.path.join(folder, swapped))
-        if may_write and not names and os.path.isdir(folder):
-            return _probe(folder)
-        above = os.path.dirname(folder)
-        if above == folder:
-            return False
-        folder = above
-
-
-def _probe(folder: bytes) -> bool:
-    probe = os.path.join(folder, b".pybak-probe-" + os.urandom(4).hex().encode())
-    try:
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    except OSError:
-        return False
-    try:
-        return _is_same(probe, os.path.join(folder, os.path.basename(probe).upper()))
-    finally:
-        os.unlink(probe)
-
-
-def _is_same(path: bytes, other: bytes) -> bool:
-    try:
-        return os.path.samestat(os.lstat(path), os.lstat(other))
-    except OSError:
-        return False
-
-
-def _umask() -> int:
-    """Give the process's umask, without changing it where the system can tell."""
-    try:
-        text = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        text = ""
-    found = _UMASK.search(text)
-    if found:
-        return int(found[1], 8)
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def _nodes(paths: Iterable[bytes]) -> list[Node]:
+    return [(status.st_dev, status.st_ino) for status in map(os.stat, paths)]

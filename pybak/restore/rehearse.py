@@ -11,17 +11,19 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pybak.entries import LINK
+from pybak.entries import HARD_LINK, LINK
 from pybak.errors import ArchiveError
-from pybak.formats.zip_reader import ZipFile
-from pybak.problems import EXISTS, STORAGE, Problem
-from pybak.restore.extract import link_target
+from pybak.formats.archive import Archive
+from pybak.problems import DELETED, EXISTS, STORAGE, Problem
+from pybak.restore.delete import delete_surplus, empty_folder
 from pybak.restore.finish import may_replace
 from pybak.restore.folders import Folders
-from pybak.restore.items import Folder, Item
+from pybak.restore.items import Folder, Item, open_job
+from pybak.restore.obstacles import own_problem
 from pybak.restore.outcome import Outcome
 from pybak.restore.overwrite import IF_CHANGED, reason_to_leave
 from pybak.restore.plan import Prepared
+from pybak.restore.symlinks import link_target
 
 _IN_THE_WAY = "a link or a file stands where its folder must be"
 
@@ -33,13 +35,13 @@ class Rehearsal(NamedTuple):
     problems: list[Problem]
 
 
-def rehearse(prepared: Prepared) -> Rehearsal:
+def rehearse(prepared: Prepared, *, password: bytes | None = None) -> Rehearsal:
     """Foretell the outcome of the restore that `prepared` describes.
 
     Its own problems, which were known before, are not repeated. Raises ArchiveError,
     NotFoundError or StorageError if the archive can't be opened.
     """
-    with ZipFile(prepared.job.archive) as archive, _open_target(prepared) as folders:
+    with open_job(prepared.job, password) as archive, _open_target(prepared) as folders:
         return _Rehearser(prepared, archive, folders).run()
 
 
@@ -55,7 +57,7 @@ def _open_target(prepared: Prepared) -> Iterator[Folders | None]:
 
 
 class _Rehearser:
-    def __init__(self, prepared: Prepared, archive: ZipFile, folders: Folders | None) -> None:
+    def __init__(self, prepared: Prepared, archive: Archive, folders: Folders | None) -> None:
         self._prepared = prepared
         self._overwrite = prepared.job.overwrite
         self._archive = archive
@@ -63,6 +65,7 @@ class _Rehearser:
         self._missing: set[bytes] = set() if folders else {b""}
         self._blocked: set[bytes] = set()
         self._problems: list[Problem] = []
+        self._deleted = 0
 
     def run(self) -> Rehearsal:
         for folder in self._prepared.folders:
@@ -72,12 +75,18 @@ class _Rehearser:
             problem = self._item(item)
             if problem is None:
                 restored += 1
-                size += item.member.size if item.kind != LINK else 0
+                size += item.member.size if item.kind not in (LINK, HARD_LINK) else 0
             else:
                 skipped += problem.is_skip
                 failed += not problem.is_skip
                 self._problems.append(problem)
-        return Rehearsal(Outcome(restored, skipped, failed, size), self._problems)
+        surplus = self._prepared.surplus
+        if surplus is not None and self._folders is not None:
+            deleted, notes = delete_surplus(surplus, self._folders, dry_run=True)
+            self._deleted += deleted
+            self._problems += notes
+        outcome = Outcome(restored, skipped, failed, size, deleted=self._deleted)
+        return Rehearsal(outcome, self._problems)
 
     def _folder(self, folder: Folder) -> None:
         above = folder.path.rpartition(b"/")[0]
@@ -88,7 +97,7 @@ class _Rehearser:
         if status is None:
             self._missing.add(folder.path)
         elif not stat.S_ISDIR(status.st_mode):
-            if may_replace(folder, status, self._overwrite):
+            if may_replace(folder, status, self._prepared.job):
                 self._missing.add(folder.path)
             elif stat.S_ISLNK(status.st_mode):
                 self._block(folder, STORAGE, "a link or a file stands where a folder must be")
@@ -116,6 +125,8 @@ class _Rehearser:
         status = self._status(item.path)
         if status is None:
             return None
+        if self._prepared.job.is_own(status):
+            return own_problem(item.path)
         kept = reason_to_leave(item, status, self._overwrite)
         if kept is None and item.kind == LINK and self._overwrite == IF_CHANGED:
             kept = self._same_link(item, status)
@@ -140,14 +151,25 @@ class _Rehearser:
         return None
 
     def _is_full(self, path: bytes) -> bool:
+        """Whether something will be left in the folder when a file is to take its place."""
         assert self._folders is not None
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         above, _, name = path.rpartition(b"/")
         try:
-            fd = os.open(name, flags, dir_fd=self._folders.fd(above))
+            above_fd = self._folders.fd(above)
+            fd = os.open(name, flags, dir_fd=above_fd)
         except OSError:
             return True
         try:
-            return bool(os.listdir(fd))
+            left = bool(os.listdir(fd))
         finally:
             os.close(fd)
+        surplus = self._prepared.surplus
+        if left and surplus is not None:
+            count, is_empty, notes = empty_folder(surplus, above_fd, name, path, dry_run=True)
+            if path.partition(b"/")[0] not in surplus.tops:
+                # The others are counted when folders are tidied.
+                self._deleted += count
+                self._problems += [note for note in notes if note.code == DELETED]
+            left = not is_empty
+        return left

@@ -3,114 +3,99 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-from uuid import uuid4
 
-from pybak import problems, staging
-from pybak.backup.plan import choose_cluster
+from pybak import problems
 from pybak.errors import Interrupted
-from pybak.formats.zip_reader import Limits
 from pybak.options import RestoreOptions
 from pybak.paths import user_path
 from pybak.problems import Problem, read_problems
+from pybak.read_run import ReadRun, name_of, paths_of, volume_set
 from pybak.report import PARTIAL, SUCCESS, RestoreCounts, RestoreReport
-from pybak.resources import default_workers, usable_cpus
 from pybak.restore.finish import FoldersMade, close_up
 from pybak.restore.outcome import Outcome
-from pybak.restore.plan import RestorePlan, plan_restore, prepare
+from pybak.restore.plan import RestorePlan, Wish, plan_restore, prepare
 from pybak.restore.rehearse import rehearse
-from pybak.staging import WorkFolder, remove_leftovers
+from pybak.volumes.find import VolumeSet
 
-_TASKS_A_WORKER = 4
 # Seconds of one core, measured as those in `pybak.backup.plan`; the locked part can't be shared by
 # threads.
 _SECONDS_A_FILE = 90e-6
 _LOCKED_SECONDS_A_FILE = 60e-6
 _SECONDS_A_BYTE = 2.5e-9
-_STOPPED = "stopped on request; files restored so far are whole"
 
 
-class RestoreRun:
+class RestoreRun(ReadRun):
     """A restore and its work folder; a context manager that removes the latter.
 
-    A restore that ends early, by an error or on request, leaves the target tidy.
+    A restore that ends early, by an error or on request, leaves the target tidy. Passwords are
+    handed to those methods that need one and kept nowhere.
     """
 
+    stopped = "stopped on request; files restored so far are whole"
+
     def __init__(
-        self, archive: Path, target: str, options: RestoreOptions, *, now: datetime | None = None
+        self,
+        archive: VolumeSet | Path,
+        target: str,
+        options: RestoreOptions,
+        *,
+        now: datetime | None = None,
     ) -> None:
         """Take what is asked; the archive is not looked at yet.
 
         Raises PlanError if `target` can be no path, StorageError if there is no place for
         temporary files.
         """
-        self.run_id = str(uuid4())
-        self.started_at = now or datetime.now(UTC)
-        self.archive = archive
         self.target = str(user_path(target))
+        super().__init__(options, now=now)
+        self.volumes = paths_of(volume_set(archive))
+        self.archive = name_of(archive)
         self.options = options
-        self.workers = options.workers or default_workers(usable_cpus())
-        self._folder = open_work_folder(self.run_id)
-        self.staging = self._folder.path
         self._folder.subfolder("progress")
         self._plan: RestorePlan | None = None
-        self._stopped = False
 
-    def plan(self) -> RestorePlan:
-        """Decide what goes where; write the batches."""
-        self._plan = plan_restore(
-            os.fsencode(self.archive),
-            os.fsencode(self.target),
-            work_dir=self.staging,
-            tasks=self.workers * _TASKS_A_WORKER,
+    @property
+    def wish(self) -> Wish:
+        """What the options ask for."""
+        return Wish(
             overwrite=self.options.overwrite,
             include=self.options.include,
             exclude=self.options.exclude,
-            limits=limits(self.options.max_ratio),
+            owner=self.options.owner,
+            deletes=self.options.delete,
+            limits=self.limits,
+        )
+
+    def plan(self, password: bytes | None = None) -> RestorePlan:
+        """Decide what goes where; write the batches."""
+        self._plan = plan_restore(
+            self.volumes,
+            os.fsencode(self.target),
+            self.wish,
+            work_dir=self.staging,
+            tasks=self.tasks,
+            password=password,
+            should_stop=self.is_stopping,
         )
         return self._plan
 
     def cluster(self, plan: RestorePlan) -> str:
         """Give where the batches are done."""
-        return choose_cluster(
-            self.options.cluster,
+        return self.choose_cluster(
             seconds=plan.files * _SECONDS_A_FILE + plan.size * _SECONDS_A_BYTE,
             locked_seconds=plan.files * _LOCKED_SECONDS_A_FILE,
-            workers=self.workers,
-            processes_fit=True,
         )
 
-    def request_cancel(self) -> None:
-        """Ask the stages to stop soon."""
-        self._stopped = True
-        staging.request_cancel(self.staging)
-
-    def is_stopping(self) -> bool:
-        """Whether `request_cancel` was called."""
-        return self._stopped
-
-    def check_cancelled(self) -> None:
-        """Raise Interrupted once `request_cancel` was called."""
-        if self._stopped:
-            raise Interrupted(_STOPPED)
-
-    def rehearse(self) -> RestoreReport:
+    def rehearse(self, password: bytes | None = None) -> RestoreReport:
         """Say what a restore would do, writing nothing in the target."""
         prepared = prepare(
-            os.fsencode(self.archive),
-            os.fsencode(self.target),
-            overwrite=self.options.overwrite,
-            include=self.options.include,
-            exclude=self.options.exclude,
-            limits=limits(self.options.max_ratio),
-            may_write=False,
+            self.volumes, os.fsencode(self.target), self.wish, password=password, may_write=False
         )
-        outcome, found = rehearse(prepared)
+        outcome, found = rehearse(prepared, password=password)
         return self._report(
             [outcome], [*prepared.problems, *found], folders=len(prepared.folders),
             failed=prepared.failed, skipped=prepared.skipped, dry_run=True,
@@ -122,7 +107,7 @@ class RestoreRun:
         """Sum up a finished restore. Raises Interrupted if a part of it was stopped."""
         outcomes = list(outcomes)
         if any(outcome.stopped for outcome in outcomes):
-            raise Interrupted(_STOPPED)
+            raise Interrupted(self.stopped)
         found = [*plan.problems, *made.problems]
         for outcome in outcomes:
             if outcome.problems_file is not None:
@@ -136,10 +121,11 @@ class RestoreRun:
         skipped: int, dry_run: bool = False,
     ) -> RestoreReport:  # fmt: skip
         outcomes = list(outcomes)
+        found = list(found)
         errors = tuple(problem for problem in found if not problem.is_skip)
         return RestoreReport(
             status=PARTIAL if errors else SUCCESS,
-            archive=str(self.archive),
+            archive=self.archive,
             target=self.target,
             files=RestoreCounts(
                 restored=sum(outcome.restored for outcome in outcomes),
@@ -147,15 +133,14 @@ class RestoreRun:
                 failed=failed + sum(outcome.failed for outcome in outcomes),
             ),
             folders=folders,
+            deleted=sum(outcome.deleted for outcome in outcomes),
             bytes_written=sum(outcome.size for outcome in outcomes),
-            duration_seconds=(datetime.now(UTC) - self.started_at).total_seconds(),
+            duration_seconds=self.duration_seconds,
             errors=errors,
             skipped=tuple(p for p in found if p.code in problems.SKIPPED_CODES),
+            deleted_paths=tuple(sorted(p.path for p in found if p.code == problems.DELETED)),
             dry_run=dry_run,
         )
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self,
@@ -167,19 +152,4 @@ class RestoreRun:
             if kind is not None and self._plan is not None:
                 close_up(self._plan)
         finally:
-            self._folder.remove()
-
-
-def open_work_folder(run_id: str) -> WorkFolder:
-    """Make a run's folder among the temporary files; remove what killed runs left there.
-
-    Raises StorageError if it can't be made.
-    """
-    parent = Path(tempfile.gettempdir())
-    remove_leftovers(parent)
-    return WorkFolder.create(parent, run_id)
-
-
-def limits(max_ratio: float | None) -> Limits:
-    """Give the limits of a reader; None means its own."""
-    return Limits() if max_ratio is None else Limits(ratio=max_ratio)
+            super().__exit__(kind, error, trace)

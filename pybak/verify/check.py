@@ -1,64 +1,78 @@
 """Check an archive without writing its contents anywhere.
 
-`plan_verify` compares the manifest with the archive's directory; `verify_batch`, once for each
-batch, in any order and side by side, reads every member: local header, size, CRC-32, SHA-256.
+`plan_verify` looks at the structure: what the archive's own records and the manifest tell must be
+the same. `verify_batch`, once for each batch, in any order and side by side, reads members:
+headers, sizes, checksums and authentication codes of the format, SHA-256.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from pybak.display import printable
-from pybak.entries import FILE, KIND_NAMES, LINK
+from pybak.entries import LINK
 from pybak.errors import ArchiveError, StorageError
-from pybak.formats.manifest import MEMBER_NAME
-from pybak.formats.zip_reader import (
-    ONE_SHOT,
-    PRECISION_DOS,
-    Directory,
-    Limits,
-    Member,
-    ZipFile,
-)
-from pybak.problems import DAMAGED, STORAGE, UNREADABLE, Problem, write_problems
+from pybak.formats.archive import ONE_SHOT, Archive, Limits
+from pybak.formats.listing import Listed, Listing
+from pybak.formats.opening import open_archive
+from pybak.formats.tar_reader import TarFile
+from pybak.formats.zip_directory import Member
+from pybak.problems import DAMAGED, STORAGE, Problem, write_problems
+from pybak.restore.authentic import authenticate, wrapped_volumes
 from pybak.restore.digest import ContentCheck
 from pybak.restore.extract import Progress, ShouldStop
-from pybak.restore.facts import Fact, find_manifest, read_facts
-from pybak.restore.items import NO_OWNER, Item, Job, read_batch, share_out, write_batch
+from pybak.restore.items import Item, Job, open_job, read_batch, write_batch, write_index
+from pybak.restore.plan import locked, runs_of
+from pybak.restore.shares import deal, slice_of
 from pybak.units import format_count, format_size
+from pybak.verify.headers import header_fault
 
 _ASK_EVERY = 0.05
+_BILLION = 1_000_000_000
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """The `number`th of `slices` runs of an archive, counted from 0."""
+
+    number: int
+    slices: int
 
 
 class VerifyPlan(msgspec.Struct, frozen=True):
-    """What a check will read. `members` counts all, the manifest not; `size` is in bytes.
+    """What a check will read. `members` counts all, the manifest not; `to_read` those read.
 
-    `damaged` counts the members that are known to be bad already, each with a problem;
-    `has_manifest` tells whether there are digests to check against.
+    `size` is what is read unpacks to, in bytes. `damaged` counts the members that are known to be
+    bad already, each with a problem; `has_manifest` tells whether there are digests to check
+    against, and `made_by` which run the manifest says it is of.
     """
 
     job: Job
     label: str
     members: int
+    to_read: int
     size: int
     damaged: int
     has_manifest: bool
     problems: tuple[Problem, ...]
     batches: tuple[Path, ...]
+    made_by: str = ""
 
     def summary(self) -> str:
         """Say in a few lines what will be done."""
-        how = "CRC-32 and SHA-256" if self.has_manifest else "CRC-32; there is no manifest"
+        how = "with SHA-256" if self.has_manifest else "without SHA-256; there is no manifest"
+        read = format_count(self.to_read, "member")
+        if self.to_read < self.members:
+            read += f" of {self.members}"
         lines = [
             f"{self.label}",
-            f"  {format_count(self.members, 'member')} ({format_size(self.size)}), by {how}",
+            f"  {read} ({format_size(self.size)}), {how}",
             f"  in {format_count(len(self.batches), 'batch', 'batches')}",
         ]
         if self.damaged:
@@ -69,7 +83,8 @@ class VerifyPlan(msgspec.Struct, frozen=True):
 class Checked(msgspec.Struct, frozen=True):
     """What came of one batch: members read, bytes they unpack to, where the bad ones are named.
 
-    `stopped` means that someone asked to stop before all were read.
+    `stopped` means that someone asked to stop before all were read. A problem without a path is
+    of the archive.
     """
 
     members: int
@@ -79,32 +94,50 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 def plan_verify(
-    archive: bytes, *, work_dir: Path, tasks: int, limits: Limits | None = None
+    volumes: Sequence[bytes],
+    *,
+    work_dir: Path,
+    tasks: int,
+    limits: Limits | None = None,
+    password: bytes | None = None,
+    sample: Slice | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> VerifyPlan:
     """Check an archive's structure and write at most `tasks` batches into `work_dir`.
 
-    Raises ArchiveError if the archive as a whole is bad, so that no member can be told;
-    NotFoundError, PlanError or StorageError if it can't be opened.
+    `volumes` are the archive's files in order. With `sample` only a part of the members, and of
+    the wrapped volumes, is read. Raises ArchiveError if the archive as a whole is bad, so that no
+    member can be told; WrongPasswordError; NotFoundError, PlanError or StorageError if it can't
+    be opened.
     """
     limits = limits or Limits()
-    archive = os.path.abspath(archive)
-    with ZipFile(archive) as source:
-        directory = source.directory(max_members=limits.members)
-        source.check_limits(directory.members, limits)
-        checker = _Checker(source, directory)
+    volumes = tuple(os.path.abspath(path) for path in volumes)
+    with open_archive(volumes, password=password) as archive:
+        listing = archive.listing(limits)
+        archive.check_limits(listing.members, limits)
+        checker = _Checker(listing)
         checker.run()
-        if checker.encrypted and not checker.items:
-            raise ArchiveError(f"{source.label}: is encrypted; this version can't open it")
-        job = Job(archive, source.identity)
+        if listing.encrypted and not any(item.member.size for item in checker.items):
+            raise locked(archive)
+        sealed = wrapped_volumes(archive.source)
+        items = checker.items
+        if sample is not None:
+            items = slice_of(items, sample.number, sample.slices)
+            sealed = sealed[sample.number :: sample.slices]
+        authenticate(sealed, workers=os.cpu_count() or 1, should_stop=should_stop)
+        index_file = write_index(work_dir / "verify-index", archive)
+        job = Job(volumes, archive.identity, index_file)
+        in_runs, tasks = runs_of(archive, tasks)
+        items = sorted(items, key=_offset)
         batches = []
-        items = sorted(checker.items, key=_offset)
-        for number, batch in enumerate(share_out(items, tasks)):
+        for number, batch in enumerate(deal(items, tasks, in_runs=in_runs)):
             path = work_dir / f"verify-{number:04d}"
             write_batch(path, job, batch)
             batches.append(path)
         return VerifyPlan(
-            job, source.label, checker.members, sum(item.member.size for item in items),
-            checker.damaged, checker.has_manifest, tuple(checker.problems), tuple(batches),
+            job, archive.label, checker.members, len(items),
+            sum(item.content_size for item in items), checker.damaged, listing.has_manifest,
+            tuple(checker.problems), tuple(batches), listing.head.run_id if listing.head else "",
         )  # fmt: skip
 
 
@@ -113,37 +146,31 @@ def _offset(item: Item) -> int:
 
 
 class _Checker:
-    """Compares the directory with the manifest; collects what is worth reading."""
+    """Collects what is worth reading, and what is known to be bad."""
 
-    def __init__(self, source: ZipFile, directory: Directory) -> None:
+    def __init__(self, listing: Listing) -> None:
         self.items: list[Item] = []
         self.problems: list[Problem] = []
-        self.members = self.damaged = self.encrypted = 0
-        self._source = source
-        self._directory = directory
-        self._index = find_manifest(directory)
-        self.has_manifest = self._index is not None
-        self._facts: dict[bytes, Fact] | None = None
+        self.members = self.damaged = 0
+        self._listing = listing
+        names = Counter(listed.name for listed in listing.members) if listing.has_manifest else {}
+        self._twice = {name for name, count in names.items() if count > 1}
 
     def run(self) -> None:
-        if self._index is not None:
-            try:
-                self._facts = read_facts(self._source, self._directory, self._index)
-            except ArchiveError as error:
-                self._bad(MEMBER_NAME, DAMAGED, str(error))
-        members, limits, clashes = self._directory[:3]
-        names = Counter(member.name for member in members)
-        seen_twice = {name for name, count in names.items() if count > 1} if self._facts else set()
-        for index, member in enumerate(members):
-            if index == self._index:
-                continue
+        for problem in self._listing.problems:
+            self.damaged += 1
+            self.problems.append(problem)
+        for listed in self._listing.members:
             self.members += 1
-            fault = self._fault(member, index in clashes, member.name in seen_twice)
-            if fault:
-                self._bad(member.name, *fault)
+            if listed.fault is not None:
+                self._bad(listed.name, *listed.fault)
+            elif listed.name in self._twice:
+                self._bad(listed.name, DAMAGED, "the archive holds it more than once")
+            elif listed.remark:
+                self._bad(listed.name, DAMAGED, listed.remark)
             else:
-                self._add(member, limits[index])
-        for name in self._facts or ():
+                self.items.append(_item(listed))
+        for name, _ in self._listing.missing:
             self.members += 1
             self._bad(name, DAMAGED, "the manifest lists it, the archive does not hold it")
 
@@ -151,69 +178,22 @@ class _Checker:
         self.damaged += 1
         self.problems.append(Problem(os.fsdecode(name), code, message))
 
-    def _fault(self, member: Member, clashes: bool, is_twice: bool) -> tuple[str, str] | None:
-        """Say what is wrong with a member before it is read."""
-        fact = None
-        if self._facts is not None:
-            fact = self._facts.get(member.name.rstrip(b"/"))
-        if clashes:
-            self._forget(member)
-            return DAMAGED, "its bytes overlap others or lie outside"
-        if self._facts is not None:
-            if is_twice:
-                self._forget(member)
-                return DAMAGED, "the archive holds it more than once"
-            if fact is None:
-                return DAMAGED, "the archive holds it, the manifest does not list it"
-            contradiction = _contradiction(member, fact)
-            if contradiction:
-                self._forget(member)
-                return DAMAGED, contradiction
-        refusal = self._source.refusal(member)
-        if refusal:
-            self._forget(member)
-            self.encrypted += member.is_encrypted
-            return UNREADABLE, refusal
-        return None
 
-    def _forget(self, member: Member) -> None:
-        if self._facts is not None:
-            self._facts.pop(member.name.rstrip(b"/"), None)
-
-    def _add(self, member: Member, limit: int) -> None:
-        name = member.name.rstrip(b"/")
-        fact = self._facts.pop(name) if self._facts is not None else None
-        sha256 = fact.sha256 or "" if fact else ""
-        if fact and fact.type == LINK and fact.link is not None:
-            sha256 = hashlib.sha256(os.fsencode(fact.link)).hexdigest()
-        self.items.append(
-            Item(
-                member.name, member.kind, member, limit, 0, 0, 1, -1, NO_OWNER, NO_OWNER, sha256,
-                fact.parts if fact else [],
-            )
-        )  # fmt: skip
-
-
-def _contradiction(member: Member, fact: Fact) -> str | None:
-    """Say in what the directory and the manifest differ."""
-    kind = member.kind
-    if kind != fact.type:
-        said = KIND_NAMES.get(fact.type, "something unknown")
-        return f"is a {KIND_NAMES[kind]} where the manifest says {said}"
-    if kind == FILE and member.size != fact.size:
-        return f"has {member.size} bytes where the manifest says {fact.size}"
-    if member.mode and stat.S_IMODE(member.mode) != fact.mode & 0o7777:
-        return f"has mode {stat.S_IMODE(member.mode):o} where the manifest says {fact.mode:o}"
-    if member.extra:
-        mtime_ns, precision = member.mtime()
-        if precision < PRECISION_DOS and mtime_ns // precision != fact.mtime_ns // precision:
-            return "has another time than the manifest says"
-    return None
+def _item(listed: Listed) -> Item:
+    sha256 = listed.sha256
+    if listed.kind == LINK and listed.link is not None and isinstance(listed.locator, Member):
+        sha256 = hashlib.sha256(listed.link).hexdigest()  # in ZIP files the content
+    return Item(
+        listed.name, listed.kind, listed.locator, listed.limit,
+        *divmod(listed.mtime_ns, _BILLION), listed.precision, listed.mode, listed.uid, listed.gid,
+        sha256, listed.parts, listed.link, listed.device, listed.data_map,
+    )  # fmt: skip
 
 
 def verify_batch(
     batch: Path,
     *,
+    password: bytes | None = None,
     should_stop: ShouldStop | None = None,
     progress: Progress | None = None,
 ) -> Checked:
@@ -224,7 +204,7 @@ def verify_batch(
     StorageError if it can't be opened.
     """
     job, items = read_batch(batch, Item)
-    with ZipFile(job.archive) as archive:
+    with open_job(job, password) as archive:
         if archive.identity != job.identity:
             raise ArchiveError(f"{archive.label}: changed while it was checked; start again")
         reader = _Reader(archive, should_stop, progress)
@@ -239,7 +219,7 @@ class _Reader:
     """Reads members through, one after the other, and counts."""
 
     def __init__(
-        self, archive: ZipFile, should_stop: ShouldStop | None, progress: Progress | None
+        self, archive: Archive, should_stop: ShouldStop | None, progress: Progress | None
     ) -> None:
         self._archive = archive
         self._should_stop = should_stop
@@ -260,11 +240,16 @@ class _Reader:
         if self._stopped:
             return False
         self._members += 1
-        self._size += item.member.size
+        self._size += item.content_size
         return True
 
     def close(self, problems_file: Path) -> Checked:
         """Write the problems down and give the counts."""
+        if isinstance(self._archive, TarFile) and not self._stopped:
+            try:
+                self._problems += (Problem("", DAMAGED, text) for text in self._archive.finish())
+            except (ArchiveError, StorageError) as error:
+                self._problems.append(Problem("", DAMAGED, str(error)))
         write_problems(problems_file, self._problems)
         if self._progress and not self._stopped:
             self._progress(self._members, self._size, b"")
@@ -275,8 +260,11 @@ class _Reader:
         self._ask(item)
         if self._stopped:
             return
+        fault = header_fault(self._archive, item)
+        if fault:
+            raise self._damaged(item, fault)
         content = ContentCheck(item)
-        if member.size <= ONE_SHOT and member.stored_size <= ONE_SHOT:
+        if member.size <= ONE_SHOT and member.stored_size <= ONE_SHOT and item.data_map is None:
             content.update(self._archive.read(member, item.limit))
         else:
             for chunk in self._archive.chunks(member, item.limit):
@@ -285,10 +273,11 @@ class _Reader:
                     return
                 content.update(chunk)
         if not content.matches():
-            name = printable(member.name)
-            raise ArchiveError(
-                f"{self._archive.label}: member {name} is damaged: it is not what the manifest says"
-            )
+            raise self._damaged(item, "is damaged: it is not what the manifest says")
+
+    def _damaged(self, item: Item, what: str) -> ArchiveError:
+        name = printable(item.member.name)
+        return ArchiveError(f"{self._archive.label}: member {name} {what}")
 
     def _ask(self, item: Item) -> None:
         now = time.monotonic()

@@ -2,58 +2,120 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
-from uuid import uuid4
+from typing import Final
 
-from pybak import report, staging
-from pybak.backup.plan import choose_cluster
-from pybak.errors import Interrupted
+from pybak import report
+from pybak.catalog.models import Verification
+from pybak.catalog.verifications import VerificationLog
+from pybak.errors import (
+    ArchiveError,
+    Interrupted,
+    NotFoundError,
+    PyBakError,
+    StorageError,
+    WrongPasswordError,
+)
 from pybak.options import VerifyOptions
-from pybak.problems import read_problems
-from pybak.resources import default_workers, usable_cpus
-from pybak.restore.run import limits, open_work_folder
-from pybak.verify.check import Checked, VerifyPlan, plan_verify
+from pybak.options.read import percent_number
+from pybak.problems import DAMAGED, read_problems
+from pybak.read_run import ReadRun, name_of, paths_of, volume_set
+from pybak.report.verify import Sample
+from pybak.verify.check import Checked, Slice, VerifyPlan, plan_verify
+from pybak.volumes.find import VolumeSet
 
-_TASKS_A_WORKER = 4
 # Seconds of one core, measured as those in `pybak.backup.plan`.
 _SECONDS_A_FILE = 25e-6
 _SECONDS_A_BYTE = 1.8e-9
 
-DAMAGED = "damaged"
-_STOPPED = "stopped on request; the check is not complete"
+UNREADABLE: Final = (ArchiveError, NotFoundError, StorageError)
+"""What keeps one archive from being checked, and says nothing about the others."""
 
 
-class VerifyRun:
-    """A check of one or more archives and its work folder; a context manager."""
+class VerifyRun(ReadRun):
+    """A check of one or more archives and its work folder; a context manager.
 
-    def __init__(self, options: VerifyOptions, *, now: datetime | None = None) -> None:
+    Passwords are handed to `plan` and kept nowhere. Checks are written down in the catalog at
+    `catalog_url`, which also tells which part is next when only a part is read; without a catalog
+    that is left to `choose_slice`, which is given the number of parts.
+    """
+
+    stopped = "stopped on request; the check is not complete"
+
+    def __init__(
+        self,
+        options: VerifyOptions,
+        *,
+        catalog_url: str | None = None,
+        now: datetime | None = None,
+        choose_slice: Callable[[int], int] = random.randrange,
+    ) -> None:
         """Take what is asked; nothing is looked at yet.
 
         Raises StorageError if there is no place for temporary files.
         """
-        self.run_id = str(uuid4())
-        self.started_at = now or datetime.now(UTC)
+        super().__init__(options, now=now)
         self.options = options
-        self.workers = options.workers or default_workers(usable_cpus())
-        self._folder = open_work_folder(self.run_id)
-        self.staging = self._folder.path
-        self._stopped = False
+        self._catalog_url = catalog_url
+        self._choose_slice = choose_slice
+        self._samples: dict[int, Sample] = {}
+        self._notes: dict[int, list[str]] = {}
 
-    def plan(self, archive: Path, number: int) -> VerifyPlan:
+    def plan(
+        self, archive: VolumeSet | Path, number: int, password: bytes | None = None
+    ) -> VerifyPlan:
         """Check the structure of the `number`th archive; write the batches of its members."""
         folder = self.work_folder(number)
         (folder / "progress").mkdir(parents=True, exist_ok=True)
-        return plan_verify(
-            os.fsencode(archive),
+        name = name_of(archive)
+        sample = self._sample(name, number)
+        plan = plan_verify(
+            paths_of(volume_set(archive)),
             work_dir=folder,
-            tasks=self.workers * _TASKS_A_WORKER,
-            limits=limits(self.options.max_ratio),
+            tasks=self.tasks,
+            limits=self.limits,
+            password=password,
+            sample=Slice(sample.slice, sample.slices) if sample else None,
+            should_stop=self.is_stopping,
         )
+        self._compare_run(plan, name, number)
+        return plan
+
+    def _sample(self, name: str, number: int) -> Sample | None:
+        """Decide which part of an archive is read; None for all of it."""
+        if self.options.sample is None:
+            return None
+        percent = percent_number(self.options.sample)
+        slices = slices_of(percent)
+        if slices == 1:
+            return None
+        with VerificationLog(self._catalog_url) as log:
+            part = log.next_slice(name, slices)
+        if part is None:
+            part = self._choose_slice(slices)
+            self._note(number, "the catalog does not tell which part is next, so chance chose one")
+        self._samples[number] = Sample(percent=percent, slice=part, slices=slices)
+        return self._samples[number]
+
+    def _compare_run(self, plan: VerifyPlan, name: str, number: int) -> None:
+        """Note an archive that lies where the catalog knows another one."""
+        if not plan.made_by:
+            return
+        with VerificationLog(self._catalog_url) as log:
+            known = log.run_of(name)
+        if known is not None and known != plan.made_by:
+            self._note(
+                number,
+                f"this is the archive of run {plan.made_by}; the catalog knows the one of run "
+                f"{known} by this name",
+            )
+
+    def _note(self, number: int, text: str) -> None:
+        self._notes.setdefault(number, []).append(text)
 
     def work_folder(self, number: int) -> Path:
         """Where the batches of the `number`th archive lie."""
@@ -61,46 +123,75 @@ class VerifyRun:
 
     def cluster(self, plan: VerifyPlan) -> str:
         """Give where the batches are done."""
-        return choose_cluster(
-            self.options.cluster,
-            seconds=plan.members * _SECONDS_A_FILE + plan.size * _SECONDS_A_BYTE,
-            locked_seconds=plan.members * _SECONDS_A_FILE,
-            workers=self.workers,
-            processes_fit=True,
+        return self.choose_cluster(
+            seconds=plan.to_read * _SECONDS_A_FILE + plan.size * _SECONDS_A_BYTE,
+            locked_seconds=plan.to_read * _SECONDS_A_FILE,
         )
 
-    def request_cancel(self) -> None:
-        """Ask the stages to stop soon."""
-        self._stopped = True
-        staging.request_cancel(self.staging)
-
-    def is_stopping(self) -> bool:
-        """Whether `request_cancel` was called."""
-        return self._stopped
-
-    def check_cancelled(self) -> None:
-        """Raise Interrupted once `request_cancel` was called."""
-        if self._stopped:
-            raise Interrupted(_STOPPED)
-
     def check(
-        self, archive: Path, plan: VerifyPlan, results: Iterable[Checked]
+        self, archive: VolumeSet | Path, number: int, plan: VerifyPlan, results: Iterable[Checked]
     ) -> report.ArchiveCheck:
-        """Sum up the check of one archive. Raises Interrupted if a part of it was stopped."""
-        damaged = list(plan.problems)
+        """Sum up the check of one archive and write it down.
+
+        Raises Interrupted if a part of it was stopped.
+        """
+        found = list(plan.problems)
         size = 0
         for result in results:
             if result.stopped:
-                raise Interrupted(_STOPPED)
-            damaged += read_problems(result.problems_file)
+                raise Interrupted(self.stopped)
+            found += read_problems(result.problems_file)
             size += result.size
-        return report.ArchiveCheck(
-            archive=str(archive),
-            status=DAMAGED if damaged else report.SUCCESS,
-            members=plan.members,
-            damaged=tuple(damaged),
-            bytes_read=size,
+        # Two batches may have met the same piece.
+        of_archive = list(dict.fromkeys(one.message for one in found if not one.path))
+        damaged = tuple(problem for problem in found if problem.path)
+        return self._recorded(
+            number,
+            report.ArchiveCheck(
+                archive=name_of(archive),
+                status=DAMAGED if found else report.SUCCESS,
+                members=plan.members,
+                checked=plan.to_read,
+                sample=self._samples.get(number),
+                damaged=damaged,
+                bytes_read=size,
+                message="; ".join(of_archive) or None,
+                notes=tuple(self._notes.get(number, ())),
+            ),
         )
+
+    def unreadable(
+        self, archive: VolumeSet | Path | str, number: int, error: PyBakError
+    ) -> report.ArchiveCheck:
+        """Sum up the check of an archive that could not be read at all; text is as it was named.
+
+        Only damage is written down: of an archive that is locked or missing nothing was learned.
+        """
+        done = report.ArchiveCheck(
+            archive=archive if isinstance(archive, str) else name_of(archive),
+            status=DAMAGED if is_damage(error) else report.FAILED,
+            code=report.error_code(error, "verify"),
+            message=str(error),
+        )
+        return self._recorded(number, done) if is_damage(error) else done
+
+    def _recorded(self, number: int, done: report.ArchiveCheck) -> report.ArchiveCheck:
+        sample = self._samples.get(number, Sample())
+        with VerificationLog(self._catalog_url) as log:
+            log.record(
+                Verification(
+                    archive=done.archive,
+                    run_id=self.run_id,
+                    checked_at=datetime.now(UTC),
+                    status=done.status,
+                    percent=sample.percent,
+                    slice=sample.slice,
+                    slices=sample.slices,
+                    members=done.checked,
+                    damaged=len(done.damaged),
+                )
+            )
+        return done
 
     def report(self, checks: Sequence[report.ArchiveCheck]) -> report.VerifyReport:
         """Sum up the whole run."""
@@ -108,16 +199,15 @@ class VerifyRun:
         return report.VerifyReport(
             status=report.SUCCESS if good else report.FAILED,
             archives=tuple(checks),
-            duration_seconds=(datetime.now(UTC) - self.started_at).total_seconds(),
+            duration_seconds=self.duration_seconds,
         )
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._folder.remove()
+def is_damage(error: PyBakError) -> bool:
+    """Whether an error says that an archive's bytes are bad, not that they could not be read."""
+    return isinstance(error, ArchiveError) and not isinstance(error, WrongPasswordError)
+
+
+def slices_of(percent: float) -> int:
+    """Give in how many checks of `percent` each all members are reached."""
+    return max(1, math.ceil(100 / percent - 1e-9))

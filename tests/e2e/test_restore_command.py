@@ -17,8 +17,8 @@ from backing_up import MANIFEST, noise, prose, snapshot
 from commands import Commands, Finished
 
 RESTORE_KEYS = {
-    "status", "archive", "target", "files", "folders", "bytes_written", "duration_seconds",
-    "errors", "skipped", "dry_run", "message",
+    "status", "archive", "target", "files", "folders", "deleted", "deleted_paths", "bytes_written",
+    "duration_seconds", "errors", "skipped", "dry_run", "message",
 }  # fmt: skip
 LARGE = 70 << 20  # bytes; more than two parts
 
@@ -241,7 +241,7 @@ def test_a_manifest_that_lies_is_found_out(world: World, tmp_path: Path) -> None
     [
         (("{archive}",), 2, "--to"),
         (("{missing}", "--to", "{new}"), 10, "missing.zip: no such archive; check the path"),
-        (("{folder}", "--to", "{new}"), 2, "is no archive; name the file itself"),
+        (("{folder}", "--to", "{new}"), 10, "is a folder without volumes; name the archive itself"),
         (("{archive}", "--to", "{archive}"), 2, "folder"),
         (("{archive}", "--to", "{new}", "--overwrite", "sometimes"), 2, "--overwrite"),
         (("{text}", "--to", "{new}"), 1, "text.zip"),

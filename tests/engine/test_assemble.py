@@ -11,21 +11,33 @@ import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from backing_up import back_up, judge, noise, prose
+from backing_up import (
+    FORMATS,
+    PASSWORD,
+    back_up,
+    judge,
+    judge_outcome,
+    noise,
+    prose,
+    shrink,
+    unpacked,
+)
 
 from pybak.backup import assemble as assemble_module
 from pybak.backup import compress as compress_module
 from pybak.backup import plan as plan_module
 from pybak.backup.assemble import Assembler
-from pybak.backup.compress import compress_batches, read_index
+from pybak.backup.check_password import leave_check
+from pybak.backup.compress import compress_batches
+from pybak.backup.output import ArchiveFile
 from pybak.backup.run import BackupRun
+from pybak.backup.segments import read_index
 from pybak.errors import ArchiveError, Interrupted, PyBakError, StorageError
-from pybak.formats.deflate import deflater
+from pybak.formats.manifest import MEMBER_NAME
 from pybak.options import BackupOptions
 
 PART = 50_000
@@ -33,10 +45,7 @@ PART = 50_000
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "PART_BYTES", PART)
-    monkeypatch.setattr(
-        compress_module, "deflater", lambda level: replace(deflater(level), piece_bytes=16_000)
-    )
+    shrink(monkeypatch, part=PART, piece=16_000)
 
 
 @pytest.fixture
@@ -55,17 +64,23 @@ def expected(src: Path) -> dict[str, bytes]:
     return {"src/": b""} | {f"src/{path.name}": path.read_bytes() for path in src.iterdir()}
 
 
-def begin(src: Path, to: Path, **options: Any) -> tuple[BackupRun, Any, Any]:
-    run = BackupRun([str(src)], output=None, to=str(to), job=None, options=BackupOptions(**options))
+def begin(
+    src: Path, to: Path, password: bytes | None = None, **options: Any
+) -> tuple[BackupRun, Any, Any]:
+    run = BackupRun(
+        [str(src)], output=None, to=str(to), job=None, options=BackupOptions(**options),
+        password=password,
+    )  # fmt: skip
     kept = run.filter(run.discover())
     return run, kept, run.plan(kept)
 
 
-def test_segments_may_come_in_any_order(src: Path, tmp_path: Path) -> None:
-    """The archive is the same, byte for byte, but for the time of its manifest."""
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar.zst"])
+def test_segments_may_come_in_any_order(src: Path, tmp_path: Path, kind: str) -> None:
+    """The archive is the same, byte for byte, but for its manifest, which tells the run."""
     digests = set()
-    for seed in range(4):
-        run, kept, plan = begin(src, tmp_path / "out", chunk_size=4)
+    for seed in range(3):
+        run, kept, plan = begin(src, tmp_path / "out", chunk_size=4, format=kind)
         with run:
             assert plan.batches > 15
             order = list(range(plan.batches))
@@ -74,35 +89,56 @@ def test_segments_may_come_in_any_order(src: Path, tmp_path: Path) -> None:
                 for number in order:
                     compress_batches(run.staging, [number])
                 done = archive.finish(run.header(), run.owner_names(kept))
-            judge(done.path, ["unzip"])
-            with zipfile.ZipFile(done.path) as file:
-                contents = {name: file.read(name) for name in file.namelist()[:-1]}
-                end = file.infolist()[-1].header_offset
-            assert contents == expected(src)
-            digests.add(hashlib.sha256(done.path.read_bytes()[:end]).hexdigest())
+            data = done.path.read_bytes()
+            assert (len(data), hashlib.sha256(data).hexdigest()) == (
+                done.size, run.finished(done, 0)[0].sums.get("sha256", digest_of_parts(done, data)),
+            )  # fmt: skip
+            if kind == "zip":
+                judge(done.path, ["unzip"])
+                with zipfile.ZipFile(done.path) as file:
+                    assert {n: file.read(n) for n in file.namelist()[:-1]} == expected(src)
+                    data = data[: file.infolist()[-1].header_offset]
+            else:
+                plain = unpacked(data, kind)
+                data = plain[: plain.index(MEMBER_NAME)]
+            digests.add(hashlib.sha256(data).hexdigest())
     assert len(digests) == 1
 
 
-def test_a_batch_that_two_workers_make_at_once_is_there_once(src: Path, tmp_path: Path) -> None:
+def digest_of_parts(done: Any, data: bytes) -> str:
+    """Give the digest of the whole if those of the parts are right."""
+    at = 0
+    for part in done.parts:
+        assert hashlib.sha256(data[at : at + part.size]).hexdigest() == part.sha256
+        at += part.size
+    assert at == len(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_batch_that_two_workers_make_at_once_is_there_once(
+    src: Path, tmp_path: Path, kind: str
+) -> None:
     """A cluster may give a task to a second worker while the first still runs."""
 
-    def twice(folder: Path, numbers: range) -> None:
-        other = threading.Thread(target=compress_batches, args=(folder, numbers))
+    def twice(folder: Path, numbers: range, **more: Any) -> None:
+        other = threading.Thread(target=compress_batches, args=(folder, numbers), kwargs=more)
         other.start()
-        compress_batches(folder, numbers)
+        compress_batches(folder, numbers, **more)
         other.join()
 
-    done = back_up(src, to=tmp_path / "out", chunk_size=4, compress=twice)
-    judge(done.path)
+    done = back_up(src, to=tmp_path / "out", chunk_size=4, compress=twice, **FORMATS[kind])
+    judge_outcome(done)
     assert done.contents == expected(src)
     assert done.report.files.new == 62
 
 
+@pytest.mark.parametrize("kind", FORMATS)
 def test_the_digests_cover_every_byte_in_order(
-    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    src: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pybak.storage.local._WHOLE_DIGEST_BYTES", 0)
-    done = back_up(src, to=tmp_path / "out", chunk_size=4)
+    done = back_up(src, to=tmp_path / "out", chunk_size=4, **FORMATS[kind])
     (volume,) = done.report.volumes
     assert volume.sha256 is None
     with done.path.open("rb") as file:
@@ -181,16 +217,16 @@ def test_a_cancel_stops_the_assembler_though_all_is_there(
     with run:
         compress_batches(run.staging, range(plan.batches))
         assembler = Assembler(run.staging, run.staging / "archive")
-        append, calls = assembler._append_segment, 0
+        append, calls = assembler._output.append_file, 0
 
-        def count(index: Any) -> None:
+        def count(*segment: Any) -> None:
             nonlocal calls
             if calls == taken:
                 run.request_cancel()
-            append(index)
+            append(*segment)
             calls += 1
 
-        monkeypatch.setattr(assembler, "_append_segment", count)
+        monkeypatch.setattr(assembler._output, "append_file", count)
         assembler.run(lambda: False)
         assert calls == taken
         assembler.close()
@@ -207,6 +243,7 @@ def test_a_cancel_stops_the_assembler_while_it_waits_or_makes_a_file_again(
             file.write(b"it moves")
         compress_batches(run.staging, range(1, plan.parts))
         assembler = Assembler(run.staging, run.staging / "archive")
+        assert plan.batches > plan.parts > 4
         with pytest.MonkeyPatch.context() as patch:
             made = 0
 
@@ -298,6 +335,30 @@ def test_a_full_disk_at_any_point_leaves_earlier_archives_alone(
 
 
 @pytest.mark.needs_root
+@pytest.mark.parametrize("how", [
+    {"format": "tar.gz"}, {"password": PASSWORD}, {"format": "tar", "split": "100KiB"},
+    {"format": "tar.zst", "password": PASSWORD, "split": "100KiB"},
+])  # fmt: skip
+def test_a_full_disk_spoils_no_format(
+    src: Path, tmp_path: Path, small_disk: Any, how: dict[str, Any]
+) -> None:
+    """With segments on another disk, it is the archive or a volume that does not fit (case 96)."""
+    how = how | {"chunk_size": 4, "staging": str(tmp_path)}
+    whole = back_up(src, to=tmp_path / "enough", **how)
+    needed = whole.report.bytes_stored
+    for size in (4096, needed // 3, needed - 20_000):
+        disk = small_disk(size // 4096 * 4096 + 4096)
+        (disk / "earlier").write_bytes(b"kept")
+        before = sorted(os.listdir(tmp_path))
+        with pytest.raises(PyBakError) as caught:
+            back_up(src, to=disk, **how)
+        assert "no space left on the disk" in str(caught.value)
+        assert str(disk) in str(caught.value)
+        assert os.listdir(disk) == ["earlier"], size
+        assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.needs_root
 def test_staging_may_lie_on_another_disk(src: Path, tmp_path: Path, small_disk: Any) -> None:
     """Segments cross file systems; a full staging says how to move it."""
     done = back_up(src, to=tmp_path / "out", staging=str(small_disk(4 << 20)), chunk_size=4)
@@ -323,8 +384,9 @@ def test_a_kernel_that_can_not_copy_by_itself_is_helped(
     assert done.contents == expected(src)
 
 
+@pytest.mark.parametrize("more", [{}, {"split": "64KiB"}, {"format": "tar.gz", "password": b"p"}])
 def test_a_sync_that_fails_is_a_failed_run(
-    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    src: Path, tmp_path: Path, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """(case 105)"""
 
@@ -333,15 +395,24 @@ def test_a_sync_that_fails_is_a_failed_run(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StorageError, match="input/output error"):
-        back_up(src, to=tmp_path / "out")
+        back_up(src, to=tmp_path / "out", **more)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_shortened_segment_is_noticed(src: Path, tmp_path: Path) -> None:
-    run, kept, plan = begin(src, tmp_path / "out")
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("number", [1, -1], ids=["part of a large file", "small files"])
+@pytest.mark.parametrize("split", [None, "64KiB"])
+def test_a_shortened_segment_is_noticed(
+    src: Path, tmp_path: Path, kind: str, number: int, split: str | None
+) -> None:
+    password = FORMATS[kind].get("password")
+    run, kept, plan = begin(src, tmp_path / "out", **FORMATS[kind], split=split)
     with run:
-        compress_batches(run.staging, range(plan.batches))
-        index = read_index(run.staging, plan.batches - 1)
+        if password is not None:
+            leave_check(run.staging, password)
+        compress_batches(run.staging, range(plan.batches), password=password)
+        index = read_index(run.staging, number % plan.batches)
+        assert index.size > 100
         os.truncate(run.staging / "segments" / index.segment, 100)
         with (
             run.assembling() as archive,
@@ -349,3 +420,41 @@ def test_a_shortened_segment_is_noticed(src: Path, tmp_path: Path) -> None:
         ):
             archive.finish(run.header(), run.owner_names(kept))
         shutil.rmtree(run.staging / "segments")
+
+
+@pytest.mark.parametrize("taken", [0, 3])
+def test_a_cancel_while_the_assembler_catches_up_is_no_failure(
+    src: Path, tmp_path: Path, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(case 95)"""
+    run, _, plan = begin(src, tmp_path / "out", chunk_size=4)
+    calls = 0
+    real = ArchiveFile.append_file
+
+    def append(self: ArchiveFile, *segment: Any) -> None:
+        nonlocal calls
+        if calls == taken:
+            workers_done.wait()
+            run.request_cancel()
+        calls += 1
+        real(self, *segment)
+
+    workers_done = threading.Event()
+    monkeypatch.setattr(ArchiveFile, "append_file", append)
+    with run, run.assembling() as assembling:
+        compress_batches(run.staging, range(plan.batches))
+        workers_done.set()
+        with pytest.raises(Interrupted):
+            assembling.finish(run.header(), ({}, {}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_assembler_that_was_called_off_says_so(src: Path, tmp_path: Path) -> None:
+    run, _, _ = begin(src, tmp_path / "out", chunk_size=4)
+    with run:
+        assembler = Assembler(run.staging, run.staging / "archive")
+        run.request_cancel()
+        assembler.run(lambda: False)
+        with pytest.raises(Interrupted):
+            assembler.finish(run.header(), users={}, groups={})
+        assembler.close()

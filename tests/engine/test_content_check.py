@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pybak.formats.manifest import Part
-from pybak.formats.zip_reader import Member
+from pybak.formats.zip_directory import Member
 from pybak.restore.digest import ContentCheck
 from pybak.restore.items import Item
 

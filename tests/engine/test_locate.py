@@ -10,7 +10,7 @@ import pytest
 
 from pybak.catalog.runs import Catalog
 from pybak.errors import NotFoundError, PlanError
-from pybak.locate import locate_archive
+from pybak.locate import known_archives, locate_archive, portable_name
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -34,12 +34,90 @@ def test_a_path_beats_a_run_and_a_run_beats_nothing(
     archive = tmp_path / "by-run.zip"
     archive.touch()
     record(url, "abc", "docs", str(archive))
-    assert locate_archive("abc", job=None, catalog_url=url) == archive
-    assert locate_archive("latest", job=None, catalog_url=url) == archive
+    assert locate_archive("abc", job=None, catalog_url=url).paths == (os.fsencode(archive),)
+    assert locate_archive("latest", job=None, catalog_url=url).paths == (os.fsencode(archive),)
     (tmp_path / "abc").touch()
-    assert locate_archive("abc", job=None, catalog_url=url) == tmp_path / "abc"
-    with pytest.raises(NotFoundError):
+    assert locate_archive("abc", job=None, catalog_url=url).paths == (
+        os.fsencode(tmp_path / "abc"),
+    )
+    with pytest.raises(NotFoundError, match="neither a file nor a known run"):
         locate_archive("nothing", job=None, catalog_url=url)
+    with pytest.raises(NotFoundError, match=r"nothing\.zip: no such archive"):
+        locate_archive("nothing.zip", job=None, catalog_url=url)
+
+
+def volumes(folder: Path, name: str, *sizes: int) -> tuple[Path, ...]:
+    paths = tuple(folder / f"{name}.{number + 1:03d}" for number in range(len(sizes)))
+    for path, size in zip(paths, sizes, strict=True):
+        path.write_bytes(b"v" * size)
+    return paths
+
+
+def test_volumes_are_found_by_name_number_folder_run_and_job(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stick").mkdir()
+    paths = volumes(tmp_path / "stick", "x.tar.gz", 9, 9, 4)
+    record(url, "abc", "docs", str(tmp_path / "stick/x.tar.gz"))
+    for which in ("stick/x.tar.gz", "stick/x.tar.gz.002", "stick", "abc", "latest"):
+        found = locate_archive(which, job=None, catalog_url=url)
+        assert found.paths == tuple(map(os.fsencode, paths)), which
+        assert found.base == os.fsencode(tmp_path / "stick/x.tar.gz")
+
+
+def test_a_missing_volume_is_named_also_without_a_slash(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(case 61)"""
+    monkeypatch.chdir(tmp_path)
+    paths = volumes(tmp_path, "x.zip", 9, 9, 4)
+    paths[1].unlink()
+    for which in ("x.zip", "x.zip.003", str(paths[0])):
+        with pytest.raises(NotFoundError, match=r"x\.zip\.002"):
+            locate_archive(which, job=None, catalog_url=url)
+
+
+def test_a_run_whose_archive_is_gone_is_told(tmp_path: Path, url: str) -> None:
+    record(url, "abc", "docs", str(tmp_path / "gone.zip"))
+    with pytest.raises(NotFoundError, match="no longer there"):
+        locate_archive("abc", job=None, catalog_url=url)
+    record(url, "def", "docs", None)
+    with pytest.raises(NotFoundError, match="has no archive"):
+        locate_archive("def", job=None, catalog_url=url)
+
+
+def test_what_is_found_is_found_again_by_its_name(tmp_path: Path, url: str) -> None:
+    """Flows get the name as a parameter, and may not take something else for it."""
+    paths = volumes(tmp_path, "x.tar.gz", 9, 9, 4)
+    found = locate_archive(str(paths[2]), job=None, catalog_url=url)
+    assert portable_name(found) == str(tmp_path / "x.tar.gz")
+    (tmp_path / "x.tar.gz").touch()
+    found = locate_archive(str(paths[2]), job=None, catalog_url=url)
+    assert locate_archive(portable_name(found), job=None, catalog_url=url) == found
+    wrapped = tmp_path / "y.tar.zst.zip"
+    wrapped.touch()
+    found = locate_archive(str(tmp_path / "y.tar.zst"), job=None, catalog_url=url)
+    assert found.paths == (os.fsencode(wrapped),)
+    assert locate_archive(portable_name(found), job=None, catalog_url=url).paths == (
+        os.fsencode(wrapped),
+    )
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.zip"))
+    odd.touch()
+    found = locate_archive(str(odd), job=None, catalog_url=url)
+    assert portable_name(found).startswith("file:///")
+    assert locate_archive(portable_name(found), job=None, catalog_url=url) == found
+
+
+def test_known_archives_are_those_that_are_still_whole(tmp_path: Path, url: str) -> None:
+    volumes(tmp_path, "whole.tar", 5, 5)
+    volumes(tmp_path, "torn.tar", 5, 5)[0].unlink()
+    for number, name in enumerate(("whole.tar", "torn.tar", "gone.zip", "whole.tar")):
+        record(url, f"run{number}", "docs", str(tmp_path / name))
+    record(url, "other", "music", str(tmp_path / "whole.tar"))
+    known = known_archives(None, catalog_url=url)
+    assert [archive.base for archive in known] == [os.fsencode(tmp_path / "whole.tar")]
+    assert known_archives("no such job", catalog_url=url) == []
 
 
 @pytest.mark.parametrize("which", ["x" * 300, "~nosuchuserhere/x.zip", "a\0b", "./" + "y" * 300])
@@ -54,7 +132,7 @@ def test_names_that_are_not_utf_8_are_found(tmp_path: Path, url: str) -> None:
     Path(archive).touch()
     job = os.fsdecode(b"/home/\xff\xe9\\")
     record(url, "abc", job, archive)
-    assert locate_archive("abc", job=None, catalog_url=url) == Path(archive)
-    assert locate_archive("latest", job=job, catalog_url=url) == Path(archive)
+    assert locate_archive("abc", job=None, catalog_url=url).paths == (os.fsencode(archive),)
+    assert locate_archive("latest", job=job, catalog_url=url).paths == (os.fsencode(archive),)
     with pytest.raises(NotFoundError):
         locate_archive(os.fsdecode(b"\xff"), job=None, catalog_url=url)

@@ -61,7 +61,8 @@ def test_the_parts_of_a_large_file_follow_each_other(tmp_path: Path, size: int) 
     at = 0
     for number, batch in enumerate(batches):
         assert batch.part is not None
-        assert (batch.part.number, batch.part.offset) == (number, at)
+        assert (batch.part.number, batch.part.runs[0][0]) == (number, at)
+        assert (batch.part.total, len(batch.part.runs)) == (size, 1)
         assert batch.part.count == len(batches)
         assert 0 < batch.part.length <= plan_module.PART_BYTES
         at += batch.part.length
@@ -99,11 +100,73 @@ def test_folders_above_a_large_file_come_before_it_and_once(tmp_path: Path) -> N
         at(b"a/b/large1", large), at(b"a/large2", large), at(b"c", 4096, FOLDER), at(b"c/f", 1),
     ]  # fmt: skip
     made, batches = plan(tmp_path, tree)
-    first = [batch for batch in batches if batch.part and batch.part.number == 0]
-    assert [[one.path for one in batch.folders] for batch in first] == [[b"", b"a", b"a/b"], []]
-    assert not any(batch.folders for batch in batches if batch not in first)
-    assert [one.path for one in batches[-1].entries] == [b"small", b"c", b"c/f"]
-    assert (made.folders, made.files) == (4, 4)
+    found = [([one.path for one in batch.entries], batch.part) for batch in batches]
+    (above, no_part), *parts, (small, _) = found
+    assert (above, no_part) == ([b"", b"a", b"a/b"], None)
+    assert [(paths, part.number) for paths, part in parts if part] == [
+        ([b"a/b/large1"], 0), ([b"a/b/large1"], 1), ([b"a/large2"], 0), ([b"a/large2"], 1),
+    ]  # fmt: skip
+    assert small == [b"small", b"c", b"c/f"]
+    assert (made.folders, made.files, made.parts) == (4, 4, 5)
+
+
+def test_in_tar_other_names_of_a_file_come_last_and_know_the_first(tmp_path: Path) -> None:
+    """Only names of one inode of one device; links count among them too (cases 29, 31)."""
+
+    def named(
+        path: bytes, inode: int, *, device: int = 1, links: int = 2, kind: str = FILE
+    ) -> Entry:
+        return Entry(0, path, kind, 9, 1, 1, inode, device, 0o644, 0, 0, links)
+
+    tree = [
+        named(b"a", 5), named(b"b", 6, links=3), named(b"c", 5), named(b"d", 5, device=2),
+        named(b"e", 6, links=3), named(b"f", 8, kind=LINK), named(b"g", 8, kind=LINK),
+        named(b"h", 9), named(b"i", 6, links=3), named(b"j", 5, links=1),
+        named(b"k", 5, kind=FOLDER),
+    ]  # fmt: skip
+    made, batches = plan(tmp_path, tree, archive_format="tar", chunk_size=3)
+    paths = [one.path for batch in batches for one in batch.entries]
+    assert paths == [b"a", b"b", b"d", b"f", b"h", b"j", b"k"]
+    job = read_job(tmp_path)
+    assert (job.batches, job.link_batches, made.batches, made.files) == (3, 2, 3, 10)
+    links = [read_batch(tmp_path, 3 + n, job.parts) for n in range(2)]
+    assert [
+        (entry.path, first)
+        for batch in links
+        for entry, first in zip(batch.entries, batch.firsts, strict=True)
+    ] == [(b"c", (0, b"a")), (b"e", (0, b"b")), (b"g", (0, b"f")), (b"i", (0, b"b"))]
+    assert made.bytes == 9 * 5  # a, b, d, h, j
+
+
+def test_in_zip_every_name_is_a_file_of_its_own(tmp_path: Path) -> None:
+    tree = [Entry(0, b"%d" % n, FILE, 9, 1, 1, 5, 1, 0o644, 0, 0, 2) for n in range(2)]
+    made, batches = plan(tmp_path, tree)
+    assert [len(batch.entries) for batch in batches] == [2]
+    assert (read_job(tmp_path).link_batches, made.bytes) == (0, 18)
+
+
+def test_a_large_file_that_is_gone_or_shut_is_planned_as_it_was_listed(tmp_path: Path) -> None:
+    """What is wrong with it is told when it is read (cases 44, 53)."""
+    size = plan_module.PART_BYTES + 1
+    made, batches = plan(tmp_path, [entry(0, size)], archive_format="tar")
+    assert [batch.part.data_map for batch in batches if batch.part] == [None, None]
+    assert (made.parts, made.bytes) == (2, size)
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "at_least", "at_most"),
+    [("tar", 9, 1, 3), ("zip", 1, 2, 5), ("tar.gz", 9, 30, 80), ("tar.bz2", 1, 40, 90),
+     ("tar.zst", 3, 3, 9)],
+)  # fmt: skip
+def test_the_work_is_estimated_by_format_and_level(
+    kind: str, level: int, at_least: float, at_most: float
+) -> None:
+    """Keys from the password cost more than the cipher, where files are many."""
+    seconds = plan_module.seconds_of(kind, level, files=0, size_bytes=10**9, encrypted=False)
+    assert at_least < seconds < at_most
+    many = [plan_module.seconds_of(kind, level, files=10**5, size_bytes=0, encrypted=encrypted)
+            for encrypted in (False, True)]  # fmt: skip
+    assert many[1] - many[0] > 30
 
 
 def test_nothing_to_do_makes_no_batch(tmp_path: Path) -> None:

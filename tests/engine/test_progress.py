@@ -16,6 +16,7 @@ from pybak.progress import (
     COMPRESSING,
     FINISHING,
     RECORD_BYTES,
+    WRITING,
     Progress,
     ProgressLine,
     Sampler,
@@ -321,3 +322,9 @@ def test_a_latin_terminal_gets_plain_signs() -> None:
     line.phase("scanning")
     line.write("…")
     assert terminal.getvalue().isascii()
+
+
+def test_while_volumes_are_written_they_are_counted() -> None:
+    shown = Shown(phase=WRITING, files=3, bytes=10**6, total_files=13, total_bytes=10**7)
+    assert "3/13 volumes" in render(shown, 100)
+    assert "file" not in render(shown, 100)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pybak.errors import PlanError
+from pybak.formats.streams import memory_bytes
 from pybak.resources import (
     FLOW_BYTES,
     PROCESS_BYTES,
@@ -71,3 +72,12 @@ def test_a_memory_limit_takes_processes_first_and_then_workers() -> None:
 def test_a_limit_too_small_for_one_thread_is_refused_with_the_least() -> None:
     with pytest.raises(PlanError, match=r"too little to run; give 279 MB or more"):
         share_memory(1, FLOW_BYTES + WORKER_BUFFER_BYTES - 1)
+
+
+def test_a_compressor_that_takes_more_leaves_room_for_fewer_workers() -> None:
+    limit = FLOW_BYTES + 4 * WORKER_BUFFER_BYTES
+    more = memory_bytes("tar.zst", 9)
+    assert share_memory(4, limit).workers == 4
+    assert share_memory(4, limit + more, more_bytes=more).workers < 4
+    with pytest.raises(PlanError, match="too little"):
+        share_memory(4, FLOW_BYTES + WORKER_BUFFER_BYTES, more_bytes=more)

@@ -233,3 +233,19 @@ def test_a_cancel_is_seen_by_all_and_needs_no_folder(tmp_path: Path) -> None:
 )
 def test_reasons_are_plain_words(error: OSError, text: str) -> None:
     assert reason(error) == text
+
+
+def test_a_cancel_needs_no_room_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(case 96)"""
+    folder = WorkFolder.create(tmp_path, "run")
+
+    def refuse(*_: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    request_cancel(folder.path)
+    assert is_cancelled(folder.path)
+    request_cancel(folder.path)
+    folder.remove()

@@ -21,14 +21,16 @@ from hypothesis import strategies as st
 from pybak.entries import FILE, FOLDER, LINK
 from pybak.errors import ArchiveError, NotFoundError, PlanError
 from pybak.formats import zip_records as zr
-from pybak.formats.zip_reader import CHUNK, ONE_SHOT, Directory, Limits, Member, ZipFile
+from pybak.formats.archive import CHUNK, ONE_SHOT, Limits
+from pybak.formats.zip_directory import Directory, Member
+from pybak.formats.zip_reader import ZipFile
 
 NOISE = bytes((i * 7919 >> 3) & 0xFF for i in range(100_003))
 
 
 def contents(path: bytes) -> dict[bytes, bytes]:
     """Read every member of an archive both ways and give what they hold."""
-    with ZipFile(path) as archive:
+    with ZipFile.from_path(path) as archive:
         directory = archive.directory()
         found = {}
         for member, limit in zip(directory.members, directory.limits, strict=True):
@@ -38,7 +40,7 @@ def contents(path: bytes) -> dict[bytes, bytes]:
 
 
 def directory_of(path: bytes) -> Directory:
-    with ZipFile(path) as archive:
+    with ZipFile.from_path(path) as archive:
         return archive.directory()
 
 
@@ -64,7 +66,7 @@ def test_members_of_every_kind_are_read(tmp_path: Path) -> None:
 def test_a_large_member_comes_in_bounded_pieces(tmp_path: Path, size: int, deflate: bool) -> None:
     data = (NOISE * (size // len(NOISE) + 1))[:size]
     path = forge.write(tmp_path / "a.zip", [forge.file(b"big", data, deflate=deflate)])
-    with ZipFile(path) as archive:
+    with ZipFile.from_path(path) as archive:
         found = archive.directory()
         pieces = list(archive.chunks(found.members[0], found.limits[0]))
     assert b"".join(pieces) == data
@@ -74,7 +76,7 @@ def test_a_large_member_comes_in_bounded_pieces(tmp_path: Path, size: int, defla
 def test_an_open_descriptor_is_read_and_stays_open(tmp_path: Path) -> None:
     forge.write(tmp_path / "a.zip", [forge.file(b"x", b"hello")])
     with (tmp_path / "a.zip").open("rb") as opened:
-        with ZipFile(opened.fileno(), label="a.zip") as archive:
+        with ZipFile.from_path(opened.fileno(), label="a.zip") as archive:
             assert [member.name for member in archive.directory().members] == [b"x"]
         assert opened.read(2) == b"PK"
 
@@ -214,7 +216,7 @@ class TestArchivesOfOthers:
     def test_an_encrypted_member_is_named_as_such(self, tree: Path) -> None:
         out = tree.parent / "e.zip"
         subprocess.run(["zip", "-q", "-P", "pw", out, "text"], cwd=tree, check=True)
-        with pytest.raises(ArchiveError, match=r"member text is encrypted; this version can't"):
+        with pytest.raises(ArchiveError, match="member text is encrypted with ZipCrypto"):
             contents(os.fsencode(out))
 
     def test_an_unknown_method_is_named(self, tmp_path: Path) -> None:
@@ -250,7 +252,7 @@ class TestHostileArchives:
         bad = forge.file(b"bad", data, stored=stored, method=8, size=600)
         path = forge.write(tmp_path / "a.zip", [bad])
         got = 0
-        with ZipFile(path) as archive:
+        with ZipFile.from_path(path) as archive:
             found = archive.directory()
             pieces = archive.chunks(found.members[0], found.limits[0])
             try:
@@ -295,7 +297,7 @@ class TestHostileArchives:
         path = forge.write(tmp_path / "a.zip", [outer, member])
         found = directory_of(path)
         assert found.clashes == {0, 1}
-        with ZipFile(path) as archive, pytest.raises(ArchiveError):
+        with ZipFile.from_path(path) as archive, pytest.raises(ArchiveError):
             archive.read(found.members[0], found.limits[0])
 
     def test_a_member_beyond_the_directory_clashes(self, tmp_path: Path) -> None:
@@ -323,8 +325,8 @@ class TestHostileArchives:
 
     def test_a_bomb_by_ratio_needs_a_word(self, tmp_path: Path) -> None:
         path = forge.write(tmp_path / "a.zip", [forge.file(b"z", bytes(10**6), deflate=True)])
-        with ZipFile(path) as archive:
-            members = archive.directory().members
+        with ZipFile.from_path(path) as archive:
+            members = archive.listing(Limits()).members
             archive.check_limits(members, Limits())
             with pytest.raises(ArchiveError, match="like a bomb"):
                 archive.check_limits(members, Limits(free_size=10**5))
@@ -367,7 +369,7 @@ def test_a_truncated_archive_says_so_wherever_it_is_cut(tmp_path: Path) -> None:
 
 def read_all(data: bytes, path: Path) -> Iterator[tuple[Member, bytes]]:
     path.write_bytes(data)
-    with ZipFile(os.fsencode(path)) as archive:
+    with ZipFile.from_path(os.fsencode(path)) as archive:
         found = archive.directory()
         for member, limit in zip(found.members, found.limits, strict=True):
             try:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attributed import folder_with_attributes, set_acl
 from backing_up import MANIFEST, back_up, judge, noise, prose, run_tool, snapshot, unpack
 
-from pybak.backup import assemble as assemble_module
+from pybak.backup import assemble_zip
 from pybak.backup import plan as plan_module
 from pybak.backup.assemble import Assembler
 
@@ -112,9 +113,10 @@ def test_owners_come_back_by_number(tmp_path: Path) -> None:
     assert (restored.st_uid, restored.st_gid) == (12_345, 4_000_000_000)
 
 
-@pytest.mark.parametrize(
-    "seconds", [-(10**9), -1, 0, 1, (1 << 31) - 1, 1 << 31, 1 << 32, 15 * 10**9]
-)
+SECONDS = [-(10**9), -1, 0, 1, (1 << 31) - 1, 1 << 31, 1 << 32, 15 * 10**9]
+
+
+@pytest.mark.parametrize("seconds", SECONDS)
 def test_times_outside_of_dos_and_unix_are_no_reason_to_stop(tmp_path: Path, seconds: int) -> None:
     """7-Zip brings all of them back (case 20)."""
     path = tmp_path / "f"
@@ -126,6 +128,56 @@ def test_times_outside_of_dos_and_unix_are_no_reason_to_stop(tmp_path: Path, sec
     judge(done.path)
     assert (unpack(done.path, tmp_path / "u", "7zz") / "f").stat().st_mtime == seconds
     assert done.records["f"].mtime_ns == seconds * 10**9
+    year = 1980 if seconds < 10**9 else min(2107, 1970 + seconds // 31_556_952)
+    with zipfile.ZipFile(done.path) as archive:
+        assert archive.getinfo("f").date_time[0] == year
+    clamped = seconds < 10**9 or seconds > 4.4e9
+    assert done.report.lost == ({"dates": 1} if clamped else {})
+    text = " ".join(done.report.to_text().split())
+    assert ("dates of 1 file, outside 1980 to 2107" in text) == clamped
+    assert done.report.exit_code == 0
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+@pytest.mark.parametrize("more", [{}, {"password": b"secret"}])
+def test_what_zip_can_not_keep_is_counted_and_said(
+    tmp_path: Path, size: int, more: dict[str, Any]
+) -> None:
+    """Once a file, whether small or in parts, also when it is read twice (cases 20, 23, 29, 35)."""
+    with folder_with_attributes(tmp_path) as folder:
+        src = folder / "src"
+        src.mkdir()
+        (src / "plain").write_bytes(b"x")
+        for name in ("linked", "noted", "shared", "old"):
+            (src / name).write_bytes(prose(size))
+        os.link(src / "linked", src / "other name")
+        os.setxattr(src / "noted", "user.note", b"text")
+        set_acl(src / "shared", "u:12345:r")
+        os.utime(src / "old", (0, -1))
+        with (src / "sparse").open("wb") as file:
+            file.truncate(size + (1 << 20))
+            file.seek(1 << 19)
+            file.write(b"data")
+
+        def touch(_run: object) -> None:
+            for name in ("linked", "noted", "old"):
+                os.utime(src / name, (5, os.stat(src / name).st_mtime))
+
+        done = back_up(src, to=tmp_path / "out", before_reading=touch, **more)
+        assert done.errors == {}
+        assert done.report.lost == {"hard_links": 2, "attributes": 2, "dates": 1, "holes": 1}
+        text = " ".join(done.report.to_text().split())
+        for said in (
+            "hard links of 2 files, each stored as a copy; tar formats keep them",
+            "extended attributes or ACLs of 2 files; tar formats keep them",
+            "dates of 1 file, outside 1980 to 2107",
+            "holes of 1 file, stored as zeros; tar formats keep them",
+        ):
+            assert said in text
+        assert done.report.to_json()["lost"] == done.report.lost
+        tar = back_up(src, to=tmp_path / "out", format="tar")
+        assert tar.report.lost == {}
+        assert "Not kept" not in tar.report.to_text()
 
 
 @pytest.mark.parametrize("depth", [20, 300])
@@ -178,11 +230,11 @@ def test_members_behind_4_gib_are_found(
         (src / file).write_bytes(prose(size))
     real = Assembler._take_large
 
-    def take(self: Assembler, first: int, stopped: Any) -> None:
-        real(self, first, stopped)
-        if first == 0:
-            os.lseek(self._fd, 4 * GIB, os.SEEK_CUR)
-            self._size += 4 * GIB
+    def take(self: Assembler, batch: Any, first: int, stopped: Any) -> None:
+        real(self, batch, first, stopped)
+        if self._output.size < GIB:
+            os.lseek(self._output._fd, 4 * GIB, os.SEEK_CUR)  # type: ignore[union-attr]
+            self._output.size += 4 * GIB
 
     monkeypatch.setattr(Assembler, "_take_large", take)
     done = back_up(src, to=tmp_path / "out")
@@ -199,7 +251,7 @@ def test_a_large_member_whose_header_has_room_for_4_gib_opens(
     src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that may need ZIP64 gets its field before its size is known."""
-    monkeypatch.setattr(assemble_module, "_MAY_NEED_ZIP64", 0)
+    monkeypatch.setattr(assemble_zip, "_MAY_NEED_ZIP64", 0)
     done = back_up(src, to=tmp_path / "out")
     judge(done.path)
     assert snapshot(unpack(done.path, tmp_path / "u")) == snapshot_of(src)

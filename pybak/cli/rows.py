@@ -1,0 +1,121 @@
+"""A member of an archive as one line for people and as one object for programs.
+
+Sizes are in bytes, a ratio is size by stored size, dates are local for people and UTC in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from pybak import entries
+from pybak.display import printable
+from pybak.units import format_count, format_size
+
+if TYPE_CHECKING:
+    from pybak.formats.listing import Listed
+
+HEADING: Final = "Mode           Size  Modified           Ratio  Name"
+UNKNOWN: Final = "-"
+_LETTERS: Final = {entries.FILE: "-", entries.UNKNOWN: "?"}
+_TYPES: Final = {
+    entries.FILE: "file",
+    entries.FOLDER: "folder",
+    entries.LINK: "symlink",
+    entries.HARD_LINK: "hardlink",
+    entries.FIFO: "fifo",
+    entries.SOCKET: "socket",
+    entries.CHAR_DEVICE: "char_device",
+    entries.BLOCK_DEVICE: "block_device",
+    entries.UNKNOWN: "unknown",
+}
+_NS: Final = 10**9
+_MOST_RATIO: Final = 9999
+
+
+def line(member: Listed, ratio: float | None, link: bytes | None) -> str:
+    """Give the line of a member, as wide as its name; nothing in it moves a cursor.
+
+    `ratio` is None where the archive does not tell it.
+    """
+    if member.device is not None:
+        size = f"{member.device[0]}, {member.device[1]}"
+    elif member.kind == entries.FILE:
+        size = format_size(member.size)
+    else:
+        size = UNKNOWN
+    name = printable(member.name) + ("/" if member.kind == entries.FOLDER else "")
+    if link is not None:
+        name += f" -> {printable(link)}"
+    return (
+        f"{_mode(member.kind, member.mode)} {size:>8}  {_local(member.mtime_ns)}  "
+        f"{_shown(ratio):>6}  {name}"
+    )
+
+
+def total_line(total: Mapping[str, Any], *, chosen: bool) -> str:
+    """Give the line below a list: of the whole archive, or of what was `chosen` from it."""
+    text = f"{format_count(total['members'], 'member')}, {format_size(total['size'])}"
+    if total["stored_size"] is None:
+        return text
+    where = "stored" if chosen else "archive"
+    ratio = f", ratio {_shown(total['ratio'])}" if total["ratio"] else ""
+    return f"{text}, {where} {format_size(total['stored_size'])}{ratio}"
+
+
+def as_json(member: Listed, stored_size: int | None, link: bytes | None) -> str:
+    r"""Give the object of a member. Bytes of names that are no UTF-8 are `\udc80` to `\udcff`."""
+    return json.dumps(
+        {
+            "path": os.fsdecode(member.name),
+            "type": _TYPES[member.kind],
+            "size": member.size,
+            "stored_size": stored_size,
+            "mtime": _utc(member.mtime_ns),
+            "mode": None if member.mode < 0 else f"{member.mode:04o}",
+            "sha256": member.sha256 or None,
+            "link": None if link is None else os.fsdecode(link),
+        }
+    )
+
+
+@lru_cache(maxsize=512)
+def _mode(kind: str, mode: int) -> str:
+    letter = _LETTERS.get(kind, kind)
+    return letter + (stat.filemode(mode)[1:] if mode >= 0 else "?" * 9)
+
+
+def _local(mtime_ns: int) -> str:
+    try:
+        at = time.localtime(mtime_ns // _NS)
+    except (OverflowError, OSError, ValueError):
+        return f"{UNKNOWN:<16}"
+    day = f"{at.tm_year:04d}-{at.tm_mon:02d}-{at.tm_mday:02d}"
+    return f"{day} {at.tm_hour:02d}:{at.tm_min:02d}"
+
+
+def _utc(mtime_ns: int) -> str | None:
+    """Give a time in ISO 8601, with as many decimals as it has."""
+    seconds, rest = divmod(mtime_ns, _NS)
+    try:
+        at = time.gmtime(seconds)
+    except (OverflowError, OSError, ValueError):
+        return None
+    decimals = f".{rest:09d}".rstrip("0") if rest else ""
+    return (
+        f"{at.tm_year:04d}-{at.tm_mon:02d}-{at.tm_mday:02d}T"
+        f"{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d}{decimals}Z"
+    )
+
+
+def _shown(ratio: float | None) -> str:
+    if ratio is None:
+        return UNKNOWN
+    if ratio >= _MOST_RATIO:  # a sparse file, or zeros
+        return f">{_MOST_RATIO}"
+    return f"{ratio:.2f}" if ratio < 99.995 else f"{ratio:.0f}"

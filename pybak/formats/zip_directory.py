@@ -1,0 +1,390 @@
+"""The central directory of a ZIP archive: what the archive says it holds.
+
+Layout after PKWARE's APPNOTE 6.3.10 (4.3 to 4.5). Nothing is believed before it was checked:
+sizes and offsets against the file, ranges against each other. Whatever is wrong with the bytes
+ends in ArchiveError, whatever is wrong with reading them in StorageError.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+import time
+import zlib
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from pybak.display import printable
+from pybak.entries import FIFO, FILE, FOLDER, LINK, UNKNOWN
+from pybak.errors import ArchiveError
+from pybak.formats import zip_records as zr
+from pybak.formats.archive import Limits
+from pybak.formats.source import Source, damaged, pread_all
+from pybak.units import format_count
+
+PRECISION_NTFS: Final = 100
+PRECISION_UNIX: Final = 1_000_000_000
+PRECISION_DOS: Final = 2_000_000_000
+
+METHODS: Final = (zr.STORED, zr.DEFLATED)
+"""What can be unpacked."""
+METHOD_AES: Final = 99
+"""Encrypted by AES; the real method is in the field 0x9901."""
+
+_MAX_DIRECTORY = 2 << 30
+_MAX_COMMENT = 0xFFFF
+_EXTRA_UNICODE_PATH = 0x7075
+_EXTRA_UNIX_OLD = 0x5855
+_HOST_FAT, _HOST_UNIX, _HOST_NTFS, _HOST_VFAT, _HOST_DARWIN = 0, 3, 10, 14, 19
+_DOS_HOSTS = frozenset({_HOST_FAT, _HOST_NTFS, _HOST_VFAT})
+_UNIX_HOSTS = frozenset({_HOST_UNIX, _HOST_DARWIN})
+_FLAG_STRONG = 1 << 6
+_FLAG_MASKED = 1 << 13
+_FLAGS_ENCRYPTED = zr.FLAG_ENCRYPTED | _FLAG_STRONG | _FLAG_MASKED
+_NTFS_EPOCH = 116_444_736_000_000_000
+
+
+class Member(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="zip"):
+    """One record of the central directory.
+
+    `name` is the member's path as bytes, UTF-8 wherever the archive tells the encoding; a
+    folder's ends with a slash. `raw_name` is what both headers hold. `offset` is where the local
+    header lies in the file. `mode` is a Unix `st_mode`, 0 if the archive has none.
+    """
+
+    name: bytes
+    raw_name: bytes
+    flags: int
+    method: int
+    dos_time: int
+    dos_date: int
+    crc: int
+    stored_size: int
+    size: int
+    offset: int
+    mode: int
+    extra: bytes
+
+    @property
+    def kind(self) -> str:
+        """What it is, as a kind of `pybak.entries`."""
+        kind = stat.S_IFMT(self.mode)
+        if self.name.endswith(b"/") or kind == stat.S_IFDIR:
+            return FOLDER
+        if kind in (stat.S_IFREG, 0):
+            return FILE
+        if kind == stat.S_IFLNK:
+            return LINK
+        return FIFO if kind == stat.S_IFIFO else UNKNOWN
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this version can unpack it: not encrypted, stored or deflated."""
+        return not self.flags & _FLAGS_ENCRYPTED and self.method in METHODS
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether its data needs a password."""
+        return bool(self.flags & _FLAGS_ENCRYPTED) or self.method == METHOD_AES
+
+    def mtime(self) -> tuple[int, int]:
+        """Give the modification time in ns since 1970 and how exact it is, in ns.
+
+        The most exact of the fields there are; the DOS words, in local time, as a last resort.
+        """
+        unix: int | None = None
+        for kind, data in zr.extra_fields(self.extra):
+            if kind == zr.EXTRA_NTFS and len(data) >= 32 and data[4:8] == b"\x01\x00\x18\x00":
+                ticks = int.from_bytes(data[8:16], "little")
+                if ticks:
+                    return (ticks - _NTFS_EPOCH) * 100, PRECISION_NTFS
+            elif kind == zr.EXTRA_TIMES and len(data) >= 5 and data[0] & 1:
+                unix = int.from_bytes(data[1:5], "little", signed=True)
+            elif kind == _EXTRA_UNIX_OLD and len(data) >= 8 and unix is None:
+                unix = int.from_bytes(data[4:8], "little", signed=True)
+        if unix is not None:
+            return unix * 1_000_000_000, PRECISION_UNIX
+        return _dos_seconds(self.dos_time, self.dos_date) * 1_000_000_000, PRECISION_DOS
+
+
+def _dos_seconds(dos_time: int, dos_date: int) -> int:
+    """Give the Unix time of DOS words, which hold local time; impossible dates are moved."""
+    fields = (
+        (dos_date >> 9) + zr.DOS_FIRST_YEAR, max(dos_date >> 5 & 15, 1), max(dos_date & 31, 1),
+        dos_time >> 11, dos_time >> 5 & 63, (dos_time & 31) * 2, 0, 0, -1,
+    )  # fmt: skip
+    try:
+        return int(time.mktime(fields))
+    except (OverflowError, ValueError):
+        return 0
+
+
+class Directory(NamedTuple):
+    """What an archive says it holds.
+
+    `limits[i]` is the position that the bytes of `members[i]` must not reach beyond: the next
+    member's header, or the directory. `clashes` are the indexes of members whose bytes are
+    claimed twice or lie outside; they can't be read.
+    """
+
+    members: list[Member]
+    limits: list[int]
+    clashes: frozenset[int]
+    comment: bytes
+
+
+def read_directory(source: Source, *, max_members: int = Limits().members) -> Directory:
+    """Read the central directory: about 3 us a member.
+
+    Members come in the directory's order, which need not be that of the file. Raises
+    ArchiveError if the archive is cut short, damaged, split into volumes or no ZIP at all.
+    """
+    return _Reader(source).read(max_members)
+
+
+class _End(NamedTuple):
+    """The end record: how many members, and where their directory lies in the file."""
+
+    members: int
+    size: int
+    offset: int
+    base: int
+    is_zip64: bool
+    comment: bytes
+
+
+class _Reader:
+    """Reads the end records and the directory that they point to."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def _damaged(self, what: str, name: bytes | None = None) -> ArchiveError:
+        if name is not None:
+            return ArchiveError(f"{self._source.label}: member {printable(name)} {what}")
+        return damaged(self._source, what)
+
+    def read(self, max_members: int) -> Directory:
+        end = self._find_end()
+        if end.members > max_members:
+            raise self._damaged(
+                f"claims {format_count(end.members, 'member')}, more than is allowed; "
+                "if you trust it, raise --max-members"
+            )
+        data = pread_all(self._source, end.size, end.offset) if end.size else b""
+        members = self._parse(data, end)
+        limits, clashes = _ranges(members, end.offset)
+        return Directory(members, limits, clashes, end.comment)
+
+    def _find_end(self) -> _End:
+        tail_size = min(self._source.size, zr.END.size + _MAX_COMMENT)
+        tail_at = self._source.size - tail_size
+        tail = pread_all(self._source, tail_size, tail_at) if tail_size else b""
+        failure: ArchiveError | None = None
+        exact: list[_End] = []
+        loose: list[_End] = []
+        at = tail.rfind(zr.END_SIGNATURE)
+        while at >= 0:
+            try:
+                end = self._read_end(tail, at, tail_at)
+            except ArchiveError as error:
+                # These four bytes may stand in a comment or in trailing bytes; look further up,
+                # and blame the record nearest to the end if there is no good one.
+                failure = failure or error
+            else:
+                is_exact = at + zr.END.size + len(end.comment) == len(tail)
+                (exact if is_exact else loose).append(end)
+            at = tail.rfind(zr.END_SIGNATURE, 0, at + len(zr.END_SIGNATURE) - 1)
+        if len(exact) > 1:
+            raise self._damaged("has two ends, so that two programs may see two archives in it")
+        for end in exact or loose:
+            return end
+        if failure:
+            raise failure
+        if self._source.pread(4, 0) in (zr.LOCAL_SIGNATURE, zr.CENTRAL_SIGNATURE):
+            raise self._damaged("has no end record, so it is cut short")
+        raise ArchiveError(f"{self._source.label}: is no ZIP archive")
+
+    def _read_end(self, tail: bytes, at: int, tail_at: int) -> _End:
+        if at + zr.END.size > len(tail):
+            raise self._damaged("is cut short in its end record")
+        _, disk, first_disk, disk_count, count, size, offset, comment_size = zr.END.unpack_from(
+            tail, at
+        )
+        comment = tail[at + zr.END.size : at + zr.END.size + comment_size]
+        if len(comment) != comment_size:
+            raise self._damaged("is cut short in its comment")
+        end_at = tail_at + at
+        classic = (disk, first_disk, disk_count, count, size, offset)
+        wide = self._read_end64(end_at)
+        if wide is not None:
+            narrow_limits = (zr.MAX16,) * 4 + (zr.MAX32,) * 2
+            for narrow, limit, number in zip(classic, narrow_limits, wide[:-1], strict=True):
+                if narrow not in (limit, number):
+                    raise self._damaged("has two end records that contradict each other")
+            end_at = wide[-1]
+            disk, first_disk, disk_count, count, size, offset = wide[:-1]
+        if disk or first_disk or disk_count != count:
+            raise self._damaged("is one volume of a split archive, which this version can't open")
+        base = end_at - size - offset
+        if base < 0 or size > _MAX_DIRECTORY or count * zr.CENTRAL.size > size:
+            raise self._damaged(
+                "has an end record that does not fit the file: cut short or damaged"
+            )
+        # Bytes before the archive (a self-extractor) move everything, unless a tool counted
+        # them in. Bytes between directory and end record (a signature) move nothing.
+        for start in (base, 0):
+            if not count or self._source.pread(4, offset + start) == zr.CENTRAL_SIGNATURE:
+                return _End(count, size, offset + start, start, wide is not None, comment)
+        raise self._damaged("has no directory where its end record says")
+
+    def _read_end64(self, end_at: int) -> tuple[int, int, int, int, int, int, int] | None:
+        """Give the numbers of the ZIP64 end record and its position, or None without one."""
+        locator_at = end_at - zr.END64_LOCATOR.size
+        if locator_at < 0:
+            return None
+        locator = self._source.pread(zr.END64_LOCATOR.size, locator_at)
+        if locator[:4] != zr.END64_LOCATOR_SIGNATURE or len(locator) < zr.END64_LOCATOR.size:
+            return None
+        _, disk, said_at, disks = zr.END64_LOCATOR.unpack(locator)
+        if disk or disks > 1:
+            raise self._damaged("is one volume of a split archive, which this version can't open")
+        for at in (said_at, locator_at - zr.END64.size):
+            if not 0 <= at <= locator_at - zr.END64.size:
+                continue
+            record = pread_all(self._source, zr.END64.size, at)
+            if record[:4] == zr.END64_SIGNATURE:
+                fields = zr.END64.unpack(record)
+                if at + 12 + fields[1] != locator_at:
+                    continue
+                return (*fields[4:10], at)
+        raise self._damaged("has no ZIP64 end record where its locator says")
+
+    def _parse(self, data: bytes, end: _End) -> list[Member]:
+        members: list[Member] = []
+        add = members.append
+        unpack, head = zr.CENTRAL.unpack_from, zr.CENTRAL.size
+        signature, unix = zr.CENTRAL_SIGNATURE, _HOST_UNIX
+        at, stop, base = 0, len(data), end.base
+        try:
+            while at < stop:
+                (
+                    magic, made_by, _, flags, method, dos_time, dos_date, crc, stored_size, size,
+                    name_size, extra_size, comment_size, disk, _, attributes, offset,
+                ) = unpack(data, at)  # fmt: skip
+                if magic != signature:
+                    if members and len(members) == end.members:
+                        break  # a digital signature may follow (APPNOTE 4.3.13)
+                    raise self._damaged(f"has a damaged directory (record {len(members) + 1})")
+                at += head
+                raw_name = data[at : at + name_size]
+                at += name_size
+                extra = data[at : at + extra_size]
+                at += extra_size + comment_size
+                if at > stop:
+                    raise self._damaged(f"has a damaged directory (record {len(members) + 1})")
+                if (
+                    size == zr.MAX32 or stored_size == zr.MAX32
+                    or offset == zr.MAX32 or disk == zr.MAX16
+                ):  # fmt: skip
+                    numbers = wide_numbers(extra, size, stored_size, offset)
+                    if numbers is None:
+                        raise self._damaged("has a ZIP64 field that is too short", raw_name)
+                    size, stored_size, offset = numbers
+                host = made_by >> 8
+                if host == unix and raw_name.isascii() and b"up" not in extra:
+                    name = raw_name
+                else:
+                    name = _real_name(raw_name, extra, flags, host)
+                add(
+                    Member(
+                        name, raw_name, flags, method, dos_time, dos_date, crc, stored_size,
+                        size, offset + base,
+                        attributes >> 16 if host == unix or host in _UNIX_HOSTS else 0, extra,
+                    )
+                )  # fmt: skip
+        except struct.error as error:
+            raise self._damaged("has a directory that is cut short") from error
+        # Old writers without ZIP64 let the count run over.
+        if len(members) != end.members and (end.is_zip64 or len(members) & zr.MAX16 != end.members):
+            raise self._damaged(
+                f"has a directory of {format_count(len(members), 'member')} where its end record "
+                f"says {end.members}"
+            )
+        return members
+
+
+def wide_numbers(
+    extra: bytes, size: int, stored_size: int, offset: int
+) -> tuple[int, int, int] | None:
+    """Take the numbers that did not fit from the ZIP64 field (APPNOTE 4.5.3).
+
+    None if the field is there and too short for them.
+    """
+    field = next((data for kind, data in zr.extra_fields(extra) if kind == zr.EXTRA_ZIP64), b"")
+    at = 0
+    values = []
+    for value in (size, stored_size, offset):
+        if value == zr.MAX32 and at + 8 <= len(field):
+            values.append(int.from_bytes(field[at : at + 8], "little"))
+            at += 8
+        elif value == zr.MAX32 and field:
+            return None
+        else:
+            values.append(value)
+    return values[0], values[1], values[2]
+
+
+def _real_name(raw_name: bytes, extra: bytes, flags: int, host: int) -> bytes:
+    """Give a member's path as UTF-8 where the archive tells the encoding, else its bytes.
+
+    Bit 11 says UTF-8. The field 0x7075 replaces the name if its CRC is that of the name (APPNOTE
+    4.6.9). Other names from Unix are the file system's bytes, from DOS and Windows cp437.
+    """
+    name = raw_name
+    if not flags & zr.FLAG_UTF8:
+        for kind, data in zr.extra_fields(extra):
+            if (
+                kind == _EXTRA_UNICODE_PATH and len(data) > 5 and data[0] == 1
+                and int.from_bytes(data[1:5], "little") == zlib.crc32(raw_name)
+            ):  # fmt: skip
+                name = data[5:]
+                break
+        else:
+            if host not in _UNIX_HOSTS and not raw_name.isascii():
+                name = raw_name.decode("cp437").encode()
+    if host in _DOS_HOSTS and b"/" not in name:
+        name = name.replace(b"\\", b"/")  # written by tools that knew only their own separator
+    if host in _DOS_HOSTS and name[1:2] == b":" and name[:1].isalpha():
+        name = name[2:]
+    return name
+
+
+def _ranges(members: list[Member], directory_at: int) -> tuple[list[int], frozenset[int]]:
+    """Give for every member where its bytes must end, and the indexes of those that clash."""
+    count = len(members)
+    offsets = [member.offset for member in members]
+    order: Sequence[int] = range(count)
+    if any(map(int.__gt__, offsets, offsets[1:])):
+        order = sorted(order, key=offsets.__getitem__)
+    limits = [directory_at] * count
+    clashes: set[int] = set()
+    head = zr.LOCAL.size
+    reach, reached_by, previous = 0, -1, -1
+    for index in order:
+        member = members[index]
+        at = member.offset
+        if previous >= 0:
+            limits[previous] = min(at, directory_at)
+        previous = index
+        stop = at + head + len(member.raw_name) + member.stored_size
+        if at < reach:
+            clashes.add(index)
+            clashes.add(reached_by)
+        if stop > directory_at or at < 0:
+            clashes.add(index)
+        elif stop > reach:
+            reach, reached_by = stop, index
+    return limits, frozenset(clashes)

@@ -1,0 +1,127 @@
+"""What a restore and a check can be told."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Final, Literal
+
+from pydantic import BeforeValidator, Field
+
+from pybak.options.fields import FilterOptions, Options, cli
+
+_LEAST_PERCENT: Final = 0.01
+
+
+def _percent_text(value: object) -> object:
+    """Check a percentage and give it with its sign."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return value
+    text = str(value).strip().removesuffix("%").rstrip()
+    try:
+        percent = float(text)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no percentage; write it like 5%") from error
+    if not _LEAST_PERCENT <= percent <= 100 or not math.isfinite(percent):
+        raise ValueError(f"{value!r} is no percentage from {_LEAST_PERCENT} to 100")
+    return f"{text}%"
+
+
+Percent = Annotated[str, BeforeValidator(_percent_text)]
+"""A share as text with its sign: `5%`, `0.5%`; `5` is understood."""
+
+
+def percent_number(text: str) -> float:
+    """Give the number of a `Percent`."""
+    return float(text.removesuffix("%"))
+
+
+class ReadOptions(Options):
+    """What commands that read archives share."""
+
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        title="Workers",
+        description="How many members are read side by side. Empty: the program picks.",
+        json_schema_extra=cli("-w", "--workers", metavar="N"),
+    )
+    cluster: str = Field(
+        default="auto",
+        pattern=r"^(auto|threads|processes)$",
+        title="Cluster",
+        description="auto, threads or processes.",
+        json_schema_extra=cli("--cluster", metavar="auto|threads|processes"),
+    )
+    password_block: str | None = Field(
+        default=None,
+        title="Password block",
+        description="The Prefect block that holds the password of encrypted archives.",
+        json_schema_extra=cli("--password-block", metavar="NAME"),
+    )
+    max_ratio: float | None = Field(
+        default=None,
+        ge=1,
+        title="Highest ratio",
+        description="Refuse what unpacks to more than this many times its size (250).",
+        json_schema_extra=cli("--max-ratio", metavar="TIMES"),
+    )
+    max_members: int | None = Field(
+        default=None,
+        ge=1,
+        title="Most members",
+        description="Refuse archives that hold more members than this (20 million).",
+        json_schema_extra=cli("--max-members", metavar="N"),
+    )
+
+
+class RestoreOptions(ReadOptions, FilterOptions):
+    """How an archive is unpacked."""
+
+    overwrite: Literal["never", "if-newer", "if-changed", "always"] = Field(
+        default="if-changed",
+        title="Overwrite",
+        description=(
+            "What to do with files that are there already: never touch them, replace them if "
+            "the archive's is newer, or if size or time differ, or always."
+        ),
+        json_schema_extra=cli("--overwrite"),
+    )
+    delete: bool = Field(
+        default=False,
+        title="Delete",
+        description=(
+            "Remove what the archive does not hold from the folders that are restored; with "
+            "include and exclude, only what they choose."
+        ),
+        json_schema_extra=cli("--delete"),
+    )
+    owner: Literal["auto", "number", "name", "none"] = Field(
+        default="auto",
+        title="Owner",
+        description=(
+            "Whose the files become: by user and group number, by name where it exists here, "
+            "nobody else's, or by number if root restores (auto)."
+        ),
+        json_schema_extra=cli("--owner"),
+    )
+    dry_run: bool = Field(
+        default=False,
+        title="Dry run",
+        description="Show what would be done and write nothing.",
+        json_schema_extra=cli("--dry-run"),
+    )
+
+
+class VerifyOptions(ReadOptions):
+    """How an archive is checked."""
+
+    sample: Percent | None = Field(
+        default=None,
+        title="Sample",
+        description=(
+            "Read only this share of the members, such as 5%, the next one each time, so that "
+            "enough checks reach all. Empty: all of them."
+        ),
+        json_schema_extra=cli("--sample", metavar="PERCENT"),
+    )

@@ -1,0 +1,36 @@
+"""What a run did, as values: for the terminal, for scripts (JSON), for the Prefect UI (Markdown).
+
+The JSON keys are a contract with scripts; keys may be added, never renamed. `to_json` gives
+everything as it is; the other forms name at most 20 files of a kind and count the rest.
+"""
+
+from __future__ import annotations
+
+from pybak.report.backup import RESTORE_COMMAND, BackupReport, FileCounts, PlanSummary
+from pybak.report.failure import Report, RunReport, error_code, error_message, failed_report
+from pybak.report.phrases import NAMED_FILES
+from pybak.report.restore import RestoreCounts, RestoreReport
+from pybak.report.status import CANCELLED, FAILED, PARTIAL, SUCCESS, UNCHANGED
+from pybak.report.verify import ArchiveCheck, VerifyReport
+
+__all__ = [
+    "CANCELLED",
+    "FAILED",
+    "NAMED_FILES",
+    "PARTIAL",
+    "RESTORE_COMMAND",
+    "SUCCESS",
+    "UNCHANGED",
+    "ArchiveCheck",
+    "BackupReport",
+    "FileCounts",
+    "PlanSummary",
+    "Report",
+    "RestoreCounts",
+    "RestoreReport",
+    "RunReport",
+    "VerifyReport",
+    "error_code",
+    "error_message",
+    "failed_report",
+]

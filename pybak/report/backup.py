@@ -1,0 +1,312 @@
+"""What a backup did, and what it would do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from os.path import basename
+from typing import Any, Final
+from urllib.parse import unquote
+
+import msgspec
+
+from pybak.display import printable, shell_word
+from pybak.errors import ExitCode
+from pybak.problems import NOTES, Problem
+from pybak.report.forms import markdown_form, problems_json, text_form
+from pybak.report.phrases import (
+    because,
+    duration,
+    excluded_lines,
+    failures,
+    found,
+    grouped,
+    joined,
+    of_files,
+    ratio,
+)
+from pybak.report.status import CANCELLED, EXIT_CODES, FAILED, PARTIAL, SUCCESS, UNCHANGED
+from pybak.units import format_count, format_size
+from pybak.volumes.model import Volume
+
+RESTORE_COMMAND: Final = "python flows/restore.py"
+_ENCRYPTED: Final = "AES-256; without the password nobody can restore it"
+
+
+class FileCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """How a backup counted its files; folders are not among them."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    excluded: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+    @property
+    def total(self) -> int:
+        """The files that the backup is about."""
+        return self.new + self.changed + self.unchanged + self.failed
+
+    def changes(self) -> str:
+        """Say what differs from the run before."""
+        return (
+            f"{grouped(self.new)} new, {grouped(self.changed)} changed, "
+            f"{grouped(self.unchanged)} unchanged"
+        )
+
+    def to_json(self) -> dict[str, int]:
+        """Give the `files` object of the contract."""
+        return {"total": self.total, **msgspec.structs.asdict(self)}
+
+
+class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backup did.
+
+    `bytes_read` is what was read from the sources, `bytes_stored` the size of the archive.
+    `errors` are the files that failed, `skipped` those that could not be taken and are no error.
+    `excluded_by` counts excluded files and folders by reason. `lost` counts the files of which
+    the format can't keep something, by what that is (`pybak.backup.pack_zip`). `message` tells why
+    a run failed.
+    """
+
+    status: str
+    run_id: str | None = None
+    job: str | None = None
+    archive: str | None = None
+    format: str | None = None
+    encrypted: bool = False
+    volumes: tuple[Volume, ...] = ()
+    checksum_files: tuple[str, ...] = ()
+    lost: Mapping[str, int] = {}
+    files: FileCounts = FileCounts()
+    folders: int = 0
+    bytes_read: int = 0
+    bytes_stored: int = 0
+    duration_seconds: float = 0.0
+    level: int | None = None
+    excluded_by: Mapping[str, int] = {}
+    errors: tuple[Problem, ...] = ()
+    skipped: tuple[Problem, ...] = ()
+    message: str | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the command ends with."""
+        return EXIT_CODES[self.status]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the object that `--json` prints."""
+        return {
+            "status": self.status,
+            "run_id": self.run_id,
+            "job": self.job,
+            "archive": self.archive,
+            "format": self.format,
+            "encrypted": self.encrypted,
+            "volumes": [volume.to_json() for volume in self.volumes],
+            "checksum_files": list(self.checksum_files),
+            "lost": dict(self.lost),
+            "files": self.files.to_json(),
+            "folders": self.folders,
+            "bytes_read": self.bytes_read,
+            "bytes_stored": self.bytes_stored,
+            "duration_seconds": round(self.duration_seconds, 3),
+            "level": self.level,
+            "excluded_by": dict(self.excluded_by),
+            "errors": problems_json(self.errors),
+            "skipped": problems_json(self.skipped),
+            "message": self.message,
+        }
+
+    def to_text(self, width: int = 80) -> str:
+        """Give the summary for a terminal; names are never cut."""
+        return text_form(self.headline(), self._facts(), self._lists(), self._next_step(), width)
+
+    def to_markdown(self) -> str:
+        """Give the summary for a Prefect artifact."""
+        return markdown_form(self.headline(), self._facts(), self._lists(), self._next_step())
+
+    def headline(self) -> str:
+        """Say in one line how it went."""
+        name = f" of {printable(self.job)}" if self.job else ""
+        if self.status == PARTIAL:
+            return (
+                f"Backup{name} is partial: {failures(self.files.failed, self.errors)}; "
+                "the rest is saved"
+            )
+        if self.status in (FAILED, CANCELLED):
+            return f"Backup{name} {because(self.status, self.message)}"
+        if self.status == UNCHANGED:
+            return f"Backup{name}: nothing changed, so nothing was written"
+        return f"Backup{name} complete"
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        if self.archive:
+            yield "Archive", printable(self.archive)
+        if self.volumes and self._is_split():
+            yield "Volumes", self._volumes()
+        for number, path in enumerate(self.checksum_files):
+            yield "" if number else "Checksums", printable(path)
+        if self.encrypted:
+            yield "Encrypted", _ENCRYPTED
+        if self.status in (FAILED, CANCELLED) and not self.files.total:
+            return
+        yield "Files", joined(found(self.files.total, self.folders), format_size(self.bytes_read))
+        if self.files.unchanged or self.files.changed:
+            yield "Changes", self.files.changes()
+        if self.archive:
+            yield (
+                "Stored",
+                format_size(self.bytes_stored) + ratio(self.bytes_read, self.bytes_stored),
+            )
+        yield "Time", duration(self.duration_seconds, self.bytes_read)
+        for number, text in enumerate(lost_lines(self.lost)):
+            yield "" if number else "Not kept", text
+        yield from excluded_lines(self.files.excluded, self.excluded_by)
+
+    def _is_split(self) -> bool:
+        """Whether the volumes have numbers, also where there is only one."""
+        first = self._volume_name(0).removesuffix(".zip")
+        return len(self.volumes) > 1 or first == basename(self.archive or "") + ".001"
+
+    def _volume_name(self, number: int) -> str:
+        return unquote(self.volumes[number].uri.rpartition("/")[2])
+
+    def _volumes(self) -> str:
+        first, last = printable(self._volume_name(0)), printable(self._volume_name(-1))
+        return f"{len(self.volumes)}, {first}" + (f" to {last}" if len(self.volumes) > 1 else "")
+
+    def _lists(self) -> Iterator[tuple[str, int, Sequence[Problem]]]:
+        notes = [problem for problem in self.skipped if problem.code in NOTES]
+        skipped = [problem for problem in self.skipped if problem.code not in NOTES]
+        yield "Skipped", self.files.skipped, skipped
+        yield "In the archive, but not complete", len(notes), notes
+        yield "Failed", self.files.failed, of_files(self.errors, self.message)
+
+    def _next_step(self) -> tuple[str, str] | None:
+        if not self.archive or self.status not in (SUCCESS, PARTIAL):
+            return None
+        password = " -p" if self.encrypted else ""
+        return "Restore with:", f"{RESTORE_COMMAND} {shell_word(self.archive)} --to DIR{password}"
+
+
+_LOST_TEXTS: Final[Mapping[str, str]] = {
+    "hard_links": "hard links of {}, each stored as a copy; tar formats keep them",
+    "attributes": "extended attributes or ACLs of {}; tar formats keep them",
+    "holes": "holes of {}, stored as zeros; tar formats keep them",
+    "dates": "dates of {}, outside 1980 to 2107: programs may show them clamped",
+    "large_attributes": "extended attributes of {}, too large for a tar header",
+}
+
+
+def lost_lines(lost: Mapping[str, int]) -> Iterator[str]:
+    """Say what the format did not keep, one line for each kind."""
+    for what, count in lost.items():
+        text = _LOST_TEXTS.get(what, f"{what} of {{}}")
+        yield text.format(format_count(count, "file"))
+
+
+class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backup would do, for `--dry-run`; nothing has been written.
+
+    `destination` is the archive's path, without a volume's number; `split` the most bytes of a
+    volume; `checksums` the kinds of checksum files beside it.
+    """
+
+    sources: tuple[str, ...]
+    destination: str
+    files: FileCounts
+    folders: int
+    bytes: int
+    batches: int
+    workers: int
+    engine: str
+    job: str | None = None
+    format: str | None = None
+    encrypted: bool = False
+    split: int | None = None
+    checksums: tuple[str, ...] = ()
+    level: int | None = None
+    cluster: str | None = None
+    excluded_by: Mapping[str, int] = {}
+    errors: tuple[Problem, ...] = ()
+    skipped: tuple[Problem, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """`partial` when files are known already that could not be taken."""
+        return PARTIAL if self.errors or self.files.failed else SUCCESS
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the command ends with."""
+        return EXIT_CODES[self.status]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the keys of a backup's report, with `dry_run` and a `plan`; `archive` is null."""
+        report = BackupReport(
+            status=self.status,
+            job=self.job,
+            format=self.format,
+            encrypted=self.encrypted,
+            files=self.files,
+            folders=self.folders,
+            level=self.level,
+            excluded_by=self.excluded_by,
+            errors=self.errors,
+            skipped=self.skipped,
+        )
+        plan = {
+            "sources": list(self.sources),
+            "destination": self.destination,
+            "split": self.split,
+            "checksums": list(self.checksums),
+            "bytes": self.bytes,
+            "batches": self.batches,
+            "workers": self.workers,
+            "engine": self.engine,
+            "cluster": self.cluster,
+        }
+        return {**report.to_json(), "dry_run": True, "plan": plan}
+
+    def to_text(self, width: int = 80) -> str:
+        """Give the plan for a terminal; names are never cut."""
+        return text_form(self.headline(), self._facts(), self._lists(), None, width)
+
+    def to_markdown(self) -> str:
+        """Give the plan for a Prefect artifact."""
+        return markdown_form(self.headline(), self._facts(), self._lists(), None)
+
+    def headline(self) -> str:
+        """Say in one line how it went."""
+        name = f" of {printable(self.job)}" if self.job else ""
+        problems = ""
+        if self.status == PARTIAL:
+            problems = f"{failures(self.files.failed, self.errors)}; "
+        return f"Backup{name}, dry run: {problems}nothing was written"
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        for number, source in enumerate(self.sources):
+            yield "" if number else "From", printable(source)
+        yield "To", printable(self.destination)
+        if self.format:
+            yield "Format", self.format
+        if self.split:
+            yield "Volumes", f"of at most {format_size(self.split)}, numbered from .001"
+        if self.checksums:
+            yield "Checksums", joined(*self.checksums)
+        if self.encrypted:
+            yield "Encrypted", _ENCRYPTED
+        yield "Files", joined(found(self.files.total, self.folders), format_size(self.bytes))
+        if self.files.unchanged or self.files.changed:
+            yield "Changes", self.files.changes()
+        batches = format_count(self.batches, "batch", "batches")
+        by = f", {self.cluster}" if self.cluster else ""
+        yield "Work", f"{batches} by {format_count(self.workers, 'worker')}{by}"
+        level = self.engine if self.level is None else f"level {self.level} ({self.engine})"
+        yield "Compression", level
+        yield from excluded_lines(self.files.excluded, self.excluded_by)
+
+    def _lists(self) -> Iterator[tuple[str, int, Sequence[Problem]]]:
+        yield "Skipped", self.files.skipped, self.skipped
+        yield "Failed", self.files.failed, self.errors

@@ -1,0 +1,71 @@
+"""The report of a run that an error ended."""
+
+from __future__ import annotations
+
+from pybak.display import escape
+from pybak.errors import (
+    ArchiveError,
+    Interrupted,
+    NotFoundError,
+    PlanError,
+    SourceError,
+    StorageError,
+    WrongPasswordError,
+)
+from pybak.problems import (
+    DAMAGED,
+    NOT_FOUND,
+    SOURCE_MISSING,
+    STORAGE,
+    WRONG_PASSWORD,
+    Problem,
+)
+from pybak.report.backup import BackupReport, PlanSummary
+from pybak.report.restore import RestoreReport
+from pybak.report.status import CANCELLED, FAILED
+from pybak.report.verify import VerifyReport
+
+RunReport = BackupReport | RestoreReport | VerifyReport
+Report = RunReport | PlanSummary
+
+
+def failed_report(command: str, error: BaseException) -> RunReport:
+    """Give the report of a run that an error ended: `command` is backup, restore or verify.
+
+    Its exit code is that of the status; the error itself may have a finer one.
+    """
+    cancelled = isinstance(error, Interrupted | KeyboardInterrupt)
+    message = error_message(error)
+    status = CANCELLED if cancelled else FAILED
+    errors = () if cancelled else (Problem("", error_code(error, command), message),)
+    if command == "restore":
+        return RestoreReport(status=status, errors=errors, message=message)
+    if command == "verify":
+        return VerifyReport(status=status, errors=errors, message=message)
+    return BackupReport(status=status, errors=errors, message=message)
+
+
+def error_message(error: BaseException) -> str:
+    """Give an error's one line, safe to print."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return escape(str(error)) or type(error).__name__
+
+
+def error_code(error: BaseException, command: str) -> str:
+    """Give the code by which JSON calls an error that ended `command`."""
+    match error:
+        case SourceError():
+            return error.code
+        case StorageError():
+            return STORAGE
+        case WrongPasswordError():
+            return WRONG_PASSWORD
+        case ArchiveError():
+            return DAMAGED
+        case NotFoundError():
+            return SOURCE_MISSING if command == "backup" else NOT_FOUND
+        case PlanError():
+            return "usage"
+        case _:
+            return "internal"

@@ -1,0 +1,95 @@
+"""A report's facts and lists laid out: text for a terminal, Markdown for the Prefect UI, JSON."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from pybak.display import ELLIPSIS, columns, markdown, pad, printable
+from pybak.problems import Problem
+from pybak.report.phrases import NAMED_FILES, grouped, what_happened
+
+_LABEL_WIDTH: Final = 13
+
+Facts = Iterator[tuple[str, str]]
+Lists = Iterator[tuple[str, int, Sequence[Problem]]]
+
+
+def text_form(
+    headline: str, facts: Facts, lists: Lists, next_step: tuple[str, str] | None, width: int
+) -> str:
+    """Give the form for a terminal, `width` columns wide; names are never cut."""
+    lines = [*_wrap(headline, width), ""]
+    for label, value in facts:
+        lines.append((pad(label, _LABEL_WIDTH) + value).rstrip())
+    for label, count, problems in lists:
+        if not count and not problems:
+            continue
+        lines += ["", f"{label}: {grouped(max(count, len(problems)))}"]
+        lines += _problem_lines(problems[:NAMED_FILES], width)
+        left = max(count, len(problems)) - min(len(problems), NAMED_FILES)
+        if left and problems:
+            lines.append(f"  {ELLIPSIS} and {grouped(left)} more")
+    if next_step:
+        lines += ["", f"{next_step[0]} {next_step[1]}"]
+    return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip("\n") + "\n"
+
+
+def _problem_lines(problems: Sequence[Problem], width: int) -> Iterator[str]:
+    """Name each path with what happened; paths that share a reason stand below it."""
+    by_reason: dict[str, list[str]] = {}
+    for problem in problems:
+        by_reason.setdefault(what_happened(problem), []).append(printable(problem.path))
+    for reason, names in by_reason.items():
+        line = f"  {names[0]}: {reason}"
+        if len(names) == 1 and not names[0]:
+            yield from _wrap(reason, width, indent="  ")
+        elif len(names) == 1 and columns(line) <= width:
+            yield line
+        else:
+            yield from _wrap(reason, width, indent="  ")
+            yield from (f"    {name}" for name in names)
+
+
+def _wrap(text: str, width: int, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        text,
+        max(width, 20),
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def markdown_form(
+    headline: str, facts: Facts, lists: Lists, next_step: tuple[str, str] | None
+) -> str:
+    """Give the form for a Prefect artifact."""
+    lines = [f"**{markdown(headline)}**", "", "| | |", "| --- | --- |"]
+    lines += [f"| {label} | {markdown(value.strip())} |" for label, value in facts]
+    for label, count, problems in lists:
+        if not count and not problems:
+            continue
+        lines += ["", f"**{markdown(label)}: {grouped(max(count, len(problems)))}**"]
+        if problems:
+            lines += ["", "| File | What happened |", "| --- | --- |"]
+        for problem in problems[:NAMED_FILES]:
+            lines.append(
+                f"| {markdown(printable(problem.path))} | {markdown(what_happened(problem))} |"
+            )
+        left = max(count, len(problems)) - min(len(problems), NAMED_FILES)
+        if left and problems:
+            lines += ["", f"{ELLIPSIS} and {grouped(left)} more"]
+    if next_step:
+        lines += ["", next_step[0], "", "```", next_step[1], "```"]
+    return "\n".join(lines) + "\n"
+
+
+def problems_json(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    """Give the objects of the contract: path, code, message."""
+    return [
+        {"path": problem.path, "code": problem.code, "message": problem.message}
+        for problem in problems
+    ]

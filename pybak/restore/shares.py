@@ -1,0 +1,90 @@
+"""Who reads what: members dealt out to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+from pybak.restore.items import Item
+
+_FILE_COST: Final = 60_000  # what making a file costs, in bytes that could be unpacked meanwhile
+_FIRST_WEIGHT, _LAST_WEIGHT = 1.7, 0.3
+
+
+def deal(items: Sequence[Item], tasks: int, *, in_runs: bool) -> list[list[Item]]:
+    """Deal items out to at most `tasks` batches, the most expensive batch first.
+
+    `in_runs` keeps the archive's order and gives each batch one run of it, for streams: two
+    batches that read the same piece would unpack it twice. Else neighbours in `items` stay
+    together, and a member worth more than an even share is a batch of its own. Batches are of
+    falling size, so that the last ones fill the gaps.
+    """
+    if not items:
+        return []
+    if in_runs:
+        ordered = sorted(items, key=_offset)
+        batches = _falling([(item, cost(item)) for item in ordered], tasks)
+    else:
+        costs = [cost(item) for item in items]
+        share = sum(costs) / tasks
+        single = [[item] for item, price in zip(items, costs, strict=True) if price > share]
+        rest = [(item, price) for item, price in zip(items, costs, strict=True) if price <= share]
+        batches = single + _falling(rest, max(tasks - len(single), 1))
+    batches.sort(key=lambda batch: -sum(map(cost, batch)))
+    return batches
+
+
+def cost(item: Item) -> int:
+    """Give what a member costs, in bytes unpacked meanwhile."""
+    return item.content_size + _FILE_COST
+
+
+def by_folder(items: Sequence[Item]) -> list[Item]:
+    """Give the items folder by folder, the folders in the order in which the archive has them."""
+    first: dict[bytes, int] = {}
+    for item in items:
+        folder = item.path.rpartition(b"/")[0]
+        offset = item.member.offset
+        if offset <= first.setdefault(folder, offset):
+            first[folder] = offset
+    return sorted(
+        items, key=lambda item: (first[item.path.rpartition(b"/")[0]], item.member.offset)
+    )
+
+
+def slice_of(items: Sequence[Item], number: int, slices: int) -> list[Item]:
+    """Give the `number`th of `slices` runs of the archive, counted from 0, about equally costly.
+
+    Every item is in exactly one of them.
+    """
+    ordered = sorted(items, key=_offset)
+    costs = [cost(item) for item in ordered]
+    total = sum(costs)
+    return [
+        item
+        for item, price, done in zip(ordered, costs, accumulate(costs), strict=True)
+        if (done - price) * slices // total == number
+    ]
+
+
+def _offset(item: Item) -> int:
+    return item.member.offset
+
+
+def _falling(items: list[tuple[Item, int]], count: int) -> list[list[Item]]:
+    total = sum(price for _, price in items)
+    step = (_FIRST_WEIGHT - _LAST_WEIGHT) / max(count - 1, 1)
+    weights = [_FIRST_WEIGHT - step * index for index in range(count)]
+    factor = total / sum(weights)
+    batches: list[list[Item]] = [[]]
+    border, index, done = weights[0] * factor, 0, 0
+    for item, price in items:
+        if done >= border and len(batches) < count:
+            while done >= border and index < count - 1:
+                index += 1
+                border += weights[index] * factor
+            batches.append([])
+        batches[-1].append(item)
+        done += price
+    return [batch for batch in batches if batch]

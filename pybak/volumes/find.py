@@ -1,0 +1,189 @@
+"""Which files make up an archive, when someone names it, one of its volumes, or their folder.
+
+Volumes are called like the archive with a number behind it, `backup.zip.001`, `backup.zip.002` …,
+and with `.zip` behind that where they are encrypted. All but the last are of one size, so a volume
+that was cut short, and a gap in the numbers, are seen without reading anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, NamedTuple
+
+from pybak.display import printable
+from pybak.errors import ArchiveError, NotFoundError, PlanError, StorageError
+from pybak.formats.suffixes import format_of_name
+
+WRAPPED: Final = b".zip"
+
+_VOLUME = re.compile(rb"(.+)\.(\d{3}|[1-9]\d{3,})(\.zip)?", re.DOTALL)
+_WRAPPER_SLACK = 64  # a longer number makes a longer name, which a wrapper holds twice
+_MOST_NAMED = 5
+_HEAD = 512
+
+
+@dataclass(frozen=True)
+class VolumeSet:
+    """An archive's files in order, and its path without a volume's number and a wrapper's ending.
+
+    An archive that is one file is a set of one.
+    """
+
+    paths: tuple[bytes, ...]
+    base: bytes
+
+
+class _Key(NamedTuple):
+    """What the volumes of one set have in common: the archive's name, and whether wrapped."""
+
+    base: bytes
+    is_wrapped: bool
+
+    def name(self, number: int) -> bytes:
+        return b"%b.%03d%b" % (self.base, number, WRAPPED if self.is_wrapped else b"")
+
+
+_Volumes = dict[int, bytes]
+
+
+def find_volumes(path: bytes) -> VolumeSet:
+    """Find all files of the archive that `path` means.
+
+    That is a file that exists, any volume of a set, the name of a set without numbers, or a folder
+    with the volumes of exactly one set. Raises NotFoundError for what does not exist and for a
+    missing volume, PlanError where several sets may be meant, ArchiveError for a volume of a wrong
+    size, StorageError if the folder can't be read.
+    """
+    if os.path.isdir(path):
+        return _only_set(path)
+    folder, name = os.path.split(path)
+    if os.path.exists(path):
+        key = _key(name)
+        volumes = _sets(folder).get(key, {}) if key else {}
+        if key is None or (1 not in volumes and not key.is_wrapped and _is_whole(path)):
+            return VolumeSet((path,), path)
+        return _checked(folder, key, volumes)
+    return _by_base(folder, name)
+
+
+def _key(name: bytes) -> _Key | None:
+    found = _VOLUME.fullmatch(name)
+    return _Key(found[1], found[3] is not None) if found and int(found[2]) else None
+
+
+def _sets(folder: bytes) -> dict[_Key, _Volumes]:
+    """Find the volumes of all sets in a folder."""
+    sets: dict[_Key, _Volumes] = {}
+    try:
+        with os.scandir(folder or b".") as found:
+            for entry in found:
+                key = _key(entry.name)
+                if key is not None and entry.is_file():
+                    number = entry.name[len(key.base) + 1 :].removesuffix(WRAPPED)
+                    sets.setdefault(key, {})[int(number)] = os.path.join(folder, entry.name)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    except OSError as error:
+        message = f"{printable(folder)}: can't be read ({error.strerror})"
+        raise StorageError(message) from error
+    return sets
+
+
+def _is_whole(path: bytes) -> bool:
+    """Whether a file begins like an archive, so that a number at its end is only a name."""
+    from pybak.formats.decoders import find_compression
+
+    try:
+        with open(path, "rb") as opened:
+            head = opened.read(_HEAD)
+    except OSError:
+        return False
+    return head.startswith(b"PK\x03\x04") or (any(head) and find_compression(head) is not None)
+
+
+def _only_set(folder: bytes) -> VolumeSet:
+    sets = _sets(folder)
+    # A log that is kept as `app.log.001` is no archive.
+    likely = {key: found for key, found in sets.items() if format_of_name(os.fsdecode(key.base))}
+    sets = likely or sets
+    label = printable(folder)
+    if not sets:
+        raise NotFoundError(f"{label}: is a folder without volumes; name the archive itself")
+    if len(sets) > 1:
+        names = ", ".join(printable(key.name(min(volumes))) for key, volumes in _some(sets))
+        more = " and others" if len(sets) > _MOST_NAMED else ""
+        raise PlanError(f"{label}: holds volumes of several archives; name one: {names}{more}")
+    ((key, volumes),) = sets.items()
+    return _checked(folder, key, volumes)
+
+
+def _some(sets: dict[_Key, _Volumes]) -> list[tuple[_Key, _Volumes]]:
+    return sorted(sets.items())[:_MOST_NAMED]
+
+
+def _by_base(folder: bytes, name: bytes) -> VolumeSet:
+    """Find the set, or the wrapped file, of an archive that is named without numbers."""
+    path = os.path.join(folder, name)
+    sets = {key: found for key, found in _sets(folder).items() if name and key.base == name}
+    choices = [key.name(min(found)) for key, found in _some(sets)]
+    has_wrapper = bool(name) and os.path.isfile(path + WRAPPED)
+    if has_wrapper:
+        choices.append(name + WRAPPED)
+    if not choices:
+        raise NotFoundError(f"{printable(path)}: no such archive; check the path")
+    if len(choices) > 1:
+        names = " or ".join(map(printable, choices))
+        raise PlanError(f"{printable(path)}: which one is meant, {names}? name it")
+    if has_wrapper:
+        return VolumeSet((path + WRAPPED,), path)
+    ((key, volumes),) = sets.items()
+    return _checked(folder, key, volumes)
+
+
+def _checked(folder: bytes, key: _Key, volumes: _Volumes) -> VolumeSet:
+    """Give the set if its numbers have no gap and its sizes can be true."""
+    base = os.path.join(folder, key.base)
+    last = max(volumes)
+    lacking = last - len(volumes)
+    if lacking:
+        numbers = (number for number in range(1, last) if number not in volumes)
+        named = [printable(key.name(number)) for number in islice(numbers, _MOST_NAMED)]
+        more = f" and {lacking - len(named)} others" if lacking > len(named) else ""
+        raise NotFoundError(
+            f"{printable(base)}: {', '.join(named)}{more} can't be found; "
+            "put all volumes into one folder"
+        )
+    paths = tuple(volumes[number] for number in range(1, last + 1))
+    _check_sizes(base, key, paths)
+    return VolumeSet(paths, base)
+
+
+def _check_sizes(base: bytes, key: _Key, paths: tuple[bytes, ...]) -> None:
+    """Raise ArchiveError for a volume that is not as large as those beside it."""
+    try:
+        sizes = [os.stat(path).st_size for path in paths]
+    except OSError as error:
+        raise StorageError(f"{printable(base)}: can't be read ({error.strerror})") from error
+    slack = _WRAPPER_SLACK if key.is_wrapped else 0
+    usual = Counter(sizes[:-1]).most_common(1)[0][0] if len(sizes) > 1 else sizes[0]
+    for path, size in zip(paths, sizes, strict=True):
+        if size and (abs(size - usual) <= slack or (path is paths[-1] and size < usual)):
+            continue
+        if not size:
+            what = "is empty: it was cut short"
+        elif len(paths) == 2:
+            first = printable(os.path.basename(paths[0]))
+            what = (
+                f"has {size} bytes, more than the {usual} of {first}: that one was cut short, "
+                "or they do not belong together"
+            )
+        elif size < usual:
+            what = f"has {size} bytes where others have {usual}: it was cut short"
+        else:
+            what = f"has {size} bytes where others have {usual}: it does not belong to them"
+        name = printable(os.path.basename(path))
+        raise ArchiveError(f"{printable(base)}: volume {name} {what}; copy it again")

@@ -1,0 +1,33 @@
+"""Places that tests of the engine work in."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def zip_path(tmp_path: Path) -> Path:
+    """Where a test's archive goes."""
+    return tmp_path / "a.zip"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A folder to restore into, not made yet."""
+    return tmp_path / "target"
+
+
+@pytest.fixture
+def open_dir() -> Iterator[Path]:
+    """A folder that anyone may use, the way to it included."""
+    path = Path(tempfile.mkdtemp(dir="/tmp"))
+    path.chmod(0o777)
+    yield path
+    subprocess.run(["chmod", "-R", "u+rwX", path], check=False)
+    shutil.rmtree(path)
