@@ -46,7 +46,7 @@ def _measure(chosen: argparse.Namespace, scratch: Path) -> None:
     archive, copy = scratch / "a.zip", scratch / "copy"
     seven = shutil.which("7zz") or shutil.which("7z")
     options = ["-l", chosen.level, "--quiet"]
-    _warm(chosen.tree)
+    warm(chosen.tree)
     with prefect_server(scratch / "prefect") as server:
         ad_hoc = {"PREFECT_HOME": str(scratch / "prefect-ad-hoc"), "PREFECT_API_URL": ""}
         run(Measured("warm-up"), [sys.executable, HELLO], env=server)
@@ -86,8 +86,8 @@ def _measure(chosen: argparse.Namespace, scratch: Path) -> None:
     _print(found)
 
 
-def _warm(tree: Path) -> None:
-    """Bring the tree into the page cache."""
+def warm(tree: Path) -> None:
+    """Bring the files of a tree into the page cache."""
     for path in tree.rglob("*"):
         if path.is_file() and not path.is_symlink():
             try:

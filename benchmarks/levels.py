@@ -1,15 +1,18 @@
 """What each level and each engine gives in size and speed, on one core.
 
     python -m benchmarks.levels /usr/lib
+    python -m benchmarks.levels /usr/lib --streams
 
-Takes a sample of the files below a folder (the same one every time), compresses each whole and in
-pieces, and prints MB/s and the size against zlib 6. Engine choices in `pybak.formats.deflate` rest
-on this.
+Takes a sample of the files below a folder (the same one every time), compresses each whole and
+in pieces, and prints MB/s and the size against zlib 6. With `--streams` the sample is one run of
+bytes, as in a tar archive, and every level of every tar format compresses it. MB/s are of
+processor time. Engine choices in `pybak.formats.deflate` and `pybak.formats.streams` rest on this.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import time
 import zlib
@@ -21,6 +24,7 @@ from isal import isal_zlib
 from zlib_ng import zlib_ng
 
 from pybak.formats.deflate import WHOLE_LIMIT, deflater
+from pybak.formats.streams import TAR_FORMATS, codec, engine_name
 
 _RAW = -15
 
@@ -30,16 +34,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Sizes and speeds of the levels on one core.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--megabytes", type=int, default=60)
+    parser.add_argument("--streams", action="store_true", help="the tar formats instead")
     chosen = parser.parse_args()
     data = _sample(chosen.folder, chosen.megabytes * 1_000_000)
     total = sum(map(len, data))
     print(f"{len(data)} files, {total / 1e6:.0f} MB")
+    if chosen.streams:
+        _measure_streams(b"".join(data))
+        return
     reference = sum(min(len(zlib.compress(d, 6, _RAW)), len(d)) for d in data)
     for name, compress in _candidates():
-        start = time.perf_counter()
+        start = time.process_time()
         size = sum(min(len(compress(d)), len(d)) for d in data)
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         print(f"{name:22} {total / seconds / 1e6:7.0f} MB/s   {size / reference:.4f} of zlib 6")
+
+
+def _measure_streams(data: bytes) -> None:
+    reference = len(zlib.compress(data, 6, _RAW))
+    for name, level in itertools.product(TAR_FORMATS, range(1, 10)):
+        how = codec(name, level)
+        start = time.process_time()
+        size = sum(
+            len(how.pack(data[at : at + how.piece_bytes]))
+            for at in range(0, len(data), how.piece_bytes)
+        )
+        seconds = time.process_time() - start
+        print(
+            f"{name:8} {level} {engine_name(name, level):24} {len(data) / seconds / 1e6:7.0f} MB/s"
+            f"   {size / reference:.4f} of zlib 6",
+            flush=True,
+        )
 
 
 def _candidates() -> Iterator[tuple[str, Callable[[bytes], bytes]]]:
