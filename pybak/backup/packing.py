@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -48,7 +49,10 @@ class Work:
             raise Interrupted("stopped on request")
 
 
-class BatchPacker:
+_NO_PLACE: Final = "the format can't hold it"
+
+
+class BatchPacker(ABC):
     """Makes the members of one batch of whole files, folders and links."""
 
     def __init__(self, work: Work) -> None:
@@ -118,29 +122,29 @@ class BatchPacker:
         else:
             self.add_special(entry, path, name)
 
+    @abstractmethod
     def add_file(self, entry: Entry, path: bytes, name: bytes) -> None:
         """Pack a regular file. Raises SourceError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_link(self, entry: Entry, path: bytes, name: bytes) -> None:
         """Pack a symbolic link. Raises SourceError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_folder(self, entry: Entry, path: bytes, name: bytes) -> None:
         """Pack a folder's own entry."""
-        raise NotImplementedError
 
-    def add_special(self, entry: Entry, path: bytes, name: bytes) -> None:
-        """Pack a FIFO or device. Raises SourceError."""
-        raise NotImplementedError
+    def add_special(self, entry: Entry, path: bytes, name: bytes) -> None:  # noqa: ARG002
+        """Pack a FIFO or device. Raises SourceError, always where the format has none."""
+        raise SourceError(f"a {entries.KIND_NAMES[entry.kind]}; {_NO_PLACE}", problems.UNSUPPORTED)
 
-    def add_hard_link(self, entry: Entry, path: bytes, name: bytes, first: bytes) -> None:
-        """Pack another name of the member `first`."""
-        raise NotImplementedError
+    def add_hard_link(self, entry: Entry, path: bytes, name: bytes, first: bytes) -> None:  # noqa: ARG002
+        """Pack another name of the member `first`; where the format has no links, a copy."""
+        self._add(entry, path, name)
 
+    @abstractmethod
     def finish(self) -> SegmentIndex:
         """Close the segment and give its index."""
-        raise NotImplementedError
 
     def note_replaced(self, entry: Entry, status: os.stat_result | None) -> None:
         """Record a file that other names can't be links to: what was packed is another one.
