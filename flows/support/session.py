@@ -95,9 +95,14 @@ def leave(code: int) -> NoReturn:
 
 
 def _report(state: State[Any]) -> Report:
+    from flows.support.states import take_outcome
+
     # `state.result()` starts an event loop and looks for stored results, a second for nothing:
     # the flow has run in this process, so the record holds the value itself.
     result: Any = getattr(state.data, "result", state.data)
+    kept = take_outcome()
+    if result is None and kept is not None:
+        result = kept
     if isinstance(result, PyBakError):
         raise result
     if result is None or isinstance(result, BaseException):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +16,14 @@ import pytest
 from commands import PROJECT
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.client.schemas.objects import State
 from prefect.logging import disable_run_logger
+from prefect.states import Completed
 
 import tasks.email_report as email_report_module
-from flows.support import cluster, fan_out, record, server, states
+from flows.support import cluster, fan_out, record, server, session, states
 from flows.support.interrupt import stop_on_signal
+from pybak.cli import View
 from pybak.errors import ExitCode, Interrupted, StorageError
 from pybak.portable import from_portable, to_portable
 from pybak.report import CANCELLED, FAILED, BackupReport
@@ -187,6 +191,25 @@ def test_states_tell_what_exit_codes_tell() -> None:
     assert states.error_state(StorageError("x")).is_failed()
     partial = states.final_state(BackupReport(status="partial"))
     assert (partial.is_completed(), partial.name) == (True, "Partial")
+
+
+def test_the_report_survives_a_server_that_answers_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Prefect then hands out the server's copy of the final state, which carries nothing."""
+    finished = BackupReport(status="success")
+    copy = Completed(message="Backup complete")
+    monkeypatch.setattr(session, "prefect_server", lambda **_: nullcontext())
+
+    def flow(**_: object) -> State[Any]:
+        states.final_state(finished)
+        return copy
+
+    monkeypatch.setattr(session, "stop_at_once_on_signal", lambda: None)
+    view = View(quiet=True, json=False, debug=False)
+    assert session.run_flow(lambda: flow, {}, view) is finished
+    with pytest.raises(session.FlowError):
+        session.run_flow(lambda: lambda **_: copy, {}, view)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
