@@ -3,6 +3,7 @@
 `prefect block register -m blocks` makes their types known to a server.
 """
 
+from blocks.catalog import CatalogUrl
 from blocks.password import EncryptionPassword
 
-__all__ = ["EncryptionPassword"]
+__all__ = ["CatalogUrl", "EncryptionPassword"]

@@ -6,20 +6,18 @@ loads it where it runs.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, TypeVar
+from typing import ClassVar, Final
 
-import httpx
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
-from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
 from pydantic import Field, HttpUrl, SecretStr
 
-from pybak.errors import PlanError, StorageError
+from blocks.loading import load_block
+from pybak.errors import PlanError
 from pybak.password import checked, encode
 
 _SLUG: Final = "pybak-encryption-password"
-_B = TypeVar("_B", bound=Block)
+_OTHERWISE: Final = "give the password with -p"
 
 
 class EncryptionPassword(Block):
@@ -57,9 +55,11 @@ def load_password(name: str) -> bytes:
     """
     kind, slash, document = name.rpartition("/")
     if not slash or kind == _SLUG:
-        password = _load(EncryptionPassword, name, document).password.get_secret_value()
+        password = load_block(
+            EncryptionPassword, name, document, _OTHERWISE
+        ).password.get_secret_value()
     elif kind == Secret.get_block_type_slug():
-        password = _load(Secret, name, document).get()
+        password = load_block(Secret, name, document, _OTHERWISE).get()
     else:
         raise PlanError(
             f"block {name}: is no password; name a block of the type {_SLUG}, or secret/NAME"
@@ -67,32 +67,3 @@ def load_password(name: str) -> bytes:
     if not isinstance(password, str):
         raise PlanError(f"block {name}: holds no text; put the password into it")
     return checked(encode(password), f"block {name}")
-
-
-def _load(kind: type[_B], name: str, document: str) -> _B:
-    load: Any = kind.load
-    try:
-        block: _B = load(document, _sync=True)
-    except (httpx.TransportError, RuntimeError) as error:
-        # A RuntimeError is Prefect's when the server that it starts itself does not come up.
-        raise _unreachable(name) from error
-    except ValueError as error:
-        if not PREFECT_API_URL.value() and not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
-            raise _unreachable(name) from error
-        if not isinstance(error.__cause__, ObjectNotFound):
-            # What is stored does not fit; pydantic's message would show it.
-            raise PlanError(f"block {name}: can't be read; save it again") from None
-        raise PlanError(
-            f"block {name}: there is none; make it in Prefect's UI, or in Python with "
-            f'{kind.__name__}(...).save("{document}")'
-        ) from error
-    return block
-
-
-def _unreachable(name: str) -> StorageError:
-    where = f"at {url} " if (url := PREFECT_API_URL.value()) else ""
-    return StorageError(
-        f"block {name}: Prefect's server {where}can't be reached; "
-        "start it, or give the password with -p",
-        retryable=True,
-    )

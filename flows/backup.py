@@ -19,8 +19,10 @@ if __name__ == "__main__":
 
     leave(backup_command())
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,20 +33,28 @@ from prefect.runtime import flow_run
 
 from flows.support.cluster import dask_runner
 from flows.support.fan_out import fan_out
+from flows.support.history import history_to_look_at
 from flows.support.interrupt import stop_on_signal
+from flows.support.locks import job_locked
 from flows.support.record import failure_recorded
 from flows.support.screen import Screen
 from flows.support.states import error_state, final_state
 from pybak.backup.assemble import Assembly
+from pybak.backup.catalog_base import JobHistory
+from pybak.backup.filter import Filtered
 from pybak.backup.plan import DIRECT, BackupPlan, Hand
+from pybak.backup.record import write_backup
 from pybak.backup.run import BackupRun
+from pybak.backup.sources import resolve_sources
+from pybak.catalog.failures import CatalogError
+from pybak.catalog.history import History
 from pybak.catalog.recorder import RunRecorder
 from pybak.errors import PyBakError
 from pybak.home import catalog_url
 from pybak.options import BackupOptions
 from pybak.portable import from_portable
 from pybak.progress import COMPRESSING, FINISHING, SCANNING, WRITING
-from pybak.report import Report
+from pybak.report import BackupReport, Report
 from tasks._password import password_for
 from tasks.compress import compress
 from tasks.discover import discover
@@ -91,12 +101,18 @@ def backup(
     """
     try:
         with ExitStack() as stack:
+            screen = stack.enter_context(Screen.current())
+            found = resolve_sources(
+                [from_portable(source) for source in sources], files_from=options.files_from
+            )
             scratch = None
             if options.dry_run:
                 scratch = Path(stack.enter_context(TemporaryDirectory(prefix="pybak-plan-")))
+            else:
+                stack.enter_context(job_locked(found.job(job), options, screen))
             run = stack.enter_context(
                 BackupRun(
-                    [from_portable(source) for source in sources],
+                    found,
                     output=from_portable(output) if output else None,
                     to=from_portable(to) if to else None,
                     job=job,
@@ -106,7 +122,6 @@ def backup(
                 )
             )
             stack.enter_context(stop_on_signal(run.request_cancel))
-            screen = stack.enter_context(Screen.current())
             make = _plan_only if options.dry_run else _back_up
             return final_state(make(run, screen))
     except PyBakError as error:
@@ -115,10 +130,9 @@ def backup(
 
 
 def _plan_only(run: BackupRun, screen: Screen) -> Report:
-    found = discover(run, screen.scanned)
-    kept = filter_files(run, found)
-    plan = plan_batches(run, kept)
-    summary = run.plan_summary(plan, kept)
+    with history_to_look_at(screen.warn) as history:
+        plan, kept = _compare(run, history, screen)
+        summary = run.plan_summary(plan, kept)
     email_report(ARTIFACT_KEY, summary)
     return summary
 
@@ -128,33 +142,66 @@ def _back_up(run: BackupRun, screen: Screen) -> Report:
         catalog_url(), run.run_id, kind="backup", job=run.job,
         options=run.options.model_dump(), now=run.started_at,
     )  # fmt: skip
+    run.seq = recorder.seq
+    write: Callable[..., object] | None = None
     with failure_recorded(recorder, screen):
-        screen.phase(SCANNING)
-        found = discover(run, screen.scanned)
-        kept = filter_files(run, found)
-        plan = plan_batches(run, kept)
-        run.check_cancelled()
-        with run.assembling() as archive:
-            screen.working(COMPRESSING, plan.staging, files=plan.files, size_bytes=plan.bytes)
-            fan_out(
-                compress, _calls(plan, run.options.password_block), cluster=plan.cluster,
-                workers=plan.workers, on_failure=run.request_cancel, is_stopping=run.is_stopping,
-                screen=screen,
+        plan, kept = _compare(run, recorder.history, screen)
+        if run.is_unchanged:
+            report = run.unchanged_report(kept)
+        else:
+            report, assembly = _save(run, plan, kept, screen)
+            write = partial(
+                write_backup, run=run, report=report, manifest=assembly.manifest,
+                members=assembly.members,
             )  # fmt: skip
-            archive.check()
-            run.check_cancelled()
-            screen.phase(FINISHING)
-            assembly = archive.finish(run.header(), run.owner_names(kept))
-        count = _write_volumes(run, plan, assembly, screen)
-        run.check_cancelled()
-        stored = upload(run, assembly, count)
-        report = run.report(plan=plan, kept=kept, assembly=assembly, stored=stored)
     record_metadata(
         recorder, status=report.status, counts=report.files.to_json(), now=datetime.now(UTC),
-        archive=report.archive,
+        archive=report.archive, write=write,
     )  # fmt: skip
-    email_report(ARTIFACT_KEY, report)
+    if run.is_unchanged:
+        get_run_logger().info("%s", report.headline())
+    else:
+        email_report(ARTIFACT_KEY, report)
     return report
+
+
+def _compare(
+    run: BackupRun, history: History | None, screen: Screen
+) -> tuple[BackupPlan, Filtered]:
+    """Find what is there, and what of it is to be saved; without a history, all of it."""
+    screen.phase(SCANNING)
+    try:
+        run.choose_base(JobHistory(history, run.job) if history is not None else None)
+        kept = filter_files(run, discover(run, screen.scanned))
+        plan = plan_batches(run, kept)
+    except CatalogError as error:
+        screen.warn(f"{error}; so this is a full backup")
+        run.choose_base(None)
+        kept = filter_files(run, discover(run, screen.scanned))
+        plan = plan_batches(run, kept)
+    run.check_cancelled()
+    return plan, kept
+
+
+def _save(
+    run: BackupRun, plan: BackupPlan, kept: Filtered, screen: Screen
+) -> tuple[BackupReport, Assembly]:
+    """Write the archive that the plan is for."""
+    with run.assembling() as archive:
+        screen.working(COMPRESSING, plan.staging, files=plan.files, size_bytes=plan.bytes)
+        fan_out(
+            compress, _calls(plan, run.options.password_block), cluster=plan.cluster,
+            workers=plan.workers, on_failure=run.request_cancel, is_stopping=run.is_stopping,
+            screen=screen,
+        )  # fmt: skip
+        archive.check()
+        run.check_cancelled()
+        screen.phase(FINISHING)
+        assembly = archive.finish(run.header(), run.owner_names(kept), run.conclude(kept))
+    count = _write_volumes(run, plan, assembly, screen)
+    run.check_cancelled()
+    stored = upload(run, assembly, count)
+    return run.report(kept=kept, assembly=assembly, stored=stored), assembly
 
 
 def _write_volumes(run: BackupRun, plan: BackupPlan, assembly: Assembly, screen: Screen) -> int:

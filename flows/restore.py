@@ -1,6 +1,7 @@
-"""Unpack an archive.
+"""Unpack an archive, or the snapshot of a job.
 
     python flows/restore.py backup_20261121_101500.zip --to ~/restored
+    python flows/restore.py latest --job documents --at "2026-11-20 14:00" --to ~/restored
 
 A Prefect flow and a command, like `flows/backup.py`.
 """
@@ -32,10 +33,10 @@ from flows.support.states import error_state, final_state
 from pybak.catalog.recorder import RunRecorder
 from pybak.errors import PyBakError
 from pybak.home import catalog_url
-from pybak.locate import locate_archive
 from pybak.options import RestoreOptions
 from pybak.portable import from_portable
 from pybak.report import Report
+from pybak.restore.ask import ask
 from pybak.restore.run import RestoreRun
 from tasks._password import password_for
 from tasks.email_report import email_report
@@ -56,7 +57,7 @@ def _run_name() -> str:
 
 @flow(
     name="restore",
-    description="Unpack an archive, whole or in part.",
+    description="Unpack an archive or a snapshot, whole or in part.",
     flow_run_name=_run_name,
     task_runner=dask_runner(),
     persist_result=False,
@@ -67,19 +68,21 @@ def restore(
     job: str | None = None,
     options: RestoreOptions = RestoreOptions(),  # noqa: B008 - Prefect shows it as the default
 ) -> State[Any]:
-    """Unpack an archive, whole or in part.
+    """Unpack an archive or a snapshot, whole or in part.
 
     Args:
-        archive: The archive's path, the id of the run that made it, or "latest".
+        archive: The archive's path, the id of the run that made a snapshot, or "latest".
         to: The folder to restore into; it is made if missing.
-        job: The job whose latest archive is meant.
+        job: The job whose latest snapshot is meant.
         options: What is restored and how.
 
     """
     try:
-        found = locate_archive(from_portable(archive), job=job, catalog_url=catalog_url())
+        url = catalog_url()
+        asked = ask(archive, job=job, at=options.at, catalog_url=url)
         with (
-            RestoreRun(found, from_portable(to), options) as run,
+            asked.kept(url),
+            RestoreRun(asked.shares(url, options), from_portable(to), options) as run,
             stop_on_signal(run.request_cancel),
             Screen.current() as screen,
         ):
@@ -87,7 +90,7 @@ def restore(
                 report: Report = run.rehearse(password_for(options.password_block))
                 email_report(ARTIFACT_KEY, report)
             else:
-                report = _restore(run, job, screen)
+                report = _restore(run, asked.job, screen)
             return final_state(report)
     except PyBakError as error:
         get_run_logger().error("%s", error)
@@ -96,7 +99,7 @@ def restore(
 
 def _restore(run: RestoreRun, job: str | None, screen: Screen) -> Report:
     recorder = RunRecorder(
-        catalog_url(), run.run_id, kind="restore", job=job or run.archive,
+        catalog_url(), run.run_id, kind="restore", job=job or run.archive or "",
         options=run.options.model_dump(), now=run.started_at,
     )  # fmt: skip
     with failure_recorded(recorder, screen):

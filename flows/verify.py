@@ -29,6 +29,7 @@ from flows.support.interrupt import stop_on_signal
 from flows.support.record import failure_recorded
 from flows.support.screen import Screen
 from flows.support.states import error_state, final_state
+from pybak.catalog.keeping import keep_archives
 from pybak.catalog.recorder import RunRecorder
 from pybak.errors import PyBakError
 from pybak.home import catalog_url
@@ -74,7 +75,9 @@ def verify(
     """
     try:
         found = [_locate(name, job, alone=len(archives) == 1) for name in archives]
+        there = [one for one in found if isinstance(one, VolumeSet)]
         with (
+            keep_archives(there, catalog_url=catalog_url()),
             VerifyRun(options, catalog_url=catalog_url()) as run,
             stop_on_signal(run.request_cancel),
             Screen.current() as screen,

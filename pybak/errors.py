@@ -71,6 +71,12 @@ class StorageError(PyBakError):
         self.retryable = retryable
 
 
+class LockedError(PyBakError):
+    """Another run holds what this one needs."""
+
+    exit_code = ExitCode.LOCKED
+
+
 class Interrupted(PyBakError):  # noqa: N818 - a request that was honoured, not an error
     """Someone asked the run to stop."""
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pybak.catalog.runs import Catalog
 
 LATEST: Final = "latest"
+LEAST_PREFIX: Final = 8
+"""Characters of a run's id by which it may be named."""
 
 
 def locate_archive(which: str, *, job: str | None, catalog_url: str) -> VolumeSet:
@@ -40,7 +42,7 @@ def locate_archive(which: str, *, job: str | None, catalog_url: str) -> VolumeSe
     try:
         if which == LATEST:
             found = _of_job(catalog, job)
-        elif (run := catalog.get_run(which)) is not None:
+        elif (run := _run(catalog, which)) is not None:
             found = _of_run(run)
         elif path.exists() or path.suffix:  # it was meant as a path
             raise missing
@@ -88,6 +90,17 @@ def portable_name(archive: VolumeSet) -> str:
     return to_portable(os.fsdecode(archive.base if is_same else archive.paths[0]))
 
 
+def _run(catalog: Catalog, which: str) -> Run | None:
+    """Find a run by its id, or by LEAST_PREFIX characters of its beginning or more."""
+    if len(which) < LEAST_PREFIX:
+        return catalog.get_run(which)
+    found = catalog.runs_like(which)
+    if len(found) > 1:
+        ids = ", ".join(run.run_id[: len(which) + 4] for run in found[:5])
+        raise PlanError(f"{which}: which run? {ids} begin like that; write more of it")
+    return found[0] if found else None
+
+
 def _of_run(run: Run) -> str:
     if run.archive is None:
         raise NotFoundError(f"{run.run_id}: this run ended as {run.status} and has no archive")
@@ -100,7 +113,10 @@ def _of_job(catalog: Catalog, job: str | None) -> str:
         if len(jobs) > 1:
             raise PlanError(f"latest of which job? name one with --job: {', '.join(jobs)}")
         if not jobs:
-            raise NotFoundError("latest: no backup has been made yet; name an archive")
+            raise NotFoundError(
+                "latest: no backup has been made yet; name an archive, or make a lost catalog anew "
+                "with `python flows/rebuild.py DESTINATION`"
+            )
         (job,) = jobs
     archive = catalog.newest_archive(job)
     if archive is None:

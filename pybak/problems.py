@@ -23,6 +23,8 @@ DAMAGED: Final = "damaged"
 WRONG_PASSWORD: Final = "wrong_password"  # noqa: S105 - a code
 """An archive is encrypted, and the password is wrong or there is none."""
 NOT_FOUND: Final = "not_found"
+LOCKED: Final = "locked"
+"""Another run was at work on the job."""
 NO_MATCH: Final = "no_match"
 """An include pattern that matched nothing."""
 
@@ -35,7 +37,9 @@ DELETED: Final = "deleted"
 """Restore removed what the archive does not hold, as it was asked to: a note, no problem."""
 ATTRIBUTES: Final = "attributes"
 """A file is in the archive without some of its extended attributes: a note, no problem."""
-NOTES: Final = frozenset({DELETED, ATTRIBUTES})
+CHANGES_ONLY: Final = "changes_only"
+"""The one archive that is restored holds what changed since another run: a note, no problem."""
+NOTES: Final = frozenset({DELETED, ATTRIBUTES, CHANGES_ONLY})
 SKIPPED_CODES: Final = frozenset({VANISHED, UNSUPPORTED, EXISTS})
 
 

@@ -1,4 +1,4 @@
-"""Cut what is kept into batches."""
+"""Find what has changed, and cut that into batches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tasks._settings import PLAIN
 
 @task(name="plan", task_run_name="plan", **PLAIN)
 def plan_batches(run: BackupRun, kept: Filtered) -> BackupPlan:
-    """Plan the batches, who takes them, and where."""
+    """Compare with the run's base; plan the batches, who takes them, and where."""
     plan = run.plan(kept)
     get_run_logger().info(
-        "%d files, %d bytes in %d batches for %d workers (%s)",
-        plan.files, plan.bytes, plan.batches, plan.workers, plan.cluster,
+        "%s: %d files, %d bytes in %d batches for %d workers (%s)",
+        run.chosen.mode, plan.files, plan.bytes, plan.batches, plan.workers, plan.cluster,
     )  # fmt: skip
     return plan

@@ -12,7 +12,7 @@ from tasks._settings import PLAIN
 
 @task(task_run_name="plan-restore", **PLAIN)
 def plan_restore(run: RestoreRun) -> RestorePlan:
-    """List what the archive holds; plan the batches; check wrapped volumes for tampering."""
+    """List what the archives hold; plan the batches; check wrapped volumes for tampering."""
     plan = run.plan(password_for(run.options.password_block))
     get_run_logger().info("%s", plan.summary())
     return plan

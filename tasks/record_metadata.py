@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -21,10 +21,14 @@ def record_metadata(
     now: datetime,
     archive: str | None = None,
     message: str | None = None,
+    write: Callable[..., object] | None = None,
 ) -> None:
-    """Complete the run's row; a catalog that can't be written is a warning, no more."""
+    """Complete the run's row; a catalog that can't be written is a warning, no more.
+
+    `write` puts the snapshot that the run made into an open transaction.
+    """
     problem = recorder.finish(
-        status=status, counts=counts, now=now, archive=archive, message=message
+        status=status, counts=counts, now=now, archive=archive, message=message, write=write
     )
     if problem:
         get_run_logger().warning("%s", problem)

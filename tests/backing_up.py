@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from commands import tool
 
 from pybak.backup import assemble_tar, pack_tar, pack_zip, read_source
 from pybak.backup import plan as plan_module
+from pybak.backup.base import History
 from pybak.backup.compress import compress_batches
 from pybak.backup.plan import DIRECT, BackupPlan, Hand
 from pybak.backup.run import BackupRun
@@ -230,11 +232,17 @@ def back_up(
     before_reading: Callable[[BackupRun], object] = lambda _run: None,
     compress: Callable[..., Any] = compress_batches,
     password: bytes | None = None,
+    history: History | None = None,
+    begin: Callable[[BackupRun], History | None] = lambda _run: None,
+    after: Callable[[BackupRun, Path, BackupReport, int], object] = lambda *_what: None,
+    now: datetime | None = None,
     **options: Any,
 ) -> Outcome:
     """Do what the backup flow does, with threads as workers.
 
-    `before_reading` is called when the sources are listed and planned, and nothing is read yet.
+    `before_reading` is called when the sources are listed and planned, and nothing is read yet;
+    `begin` comes before anything else and may give the history; `after` gets the finished
+    manifest, if there is one, the report, and the number of members.
     """
     more = {"read": options.pop("read")} if "read" in options else {}
     options.setdefault("workers", threads)
@@ -245,10 +253,14 @@ def back_up(
         job=job,
         options=BackupOptions(**options),
         password=password,
+        now=now,
     ) as run:
+        run.choose_base(begin(run) or history)
         kept = run.filter(run.discover())
         plan = run.plan(kept)
         before_reading(run)
+        if run.is_unchanged:
+            return Outcome(run.unchanged_report(kept), Path(), plan, password)
         with run.assembling() as assembling:
             with ThreadPoolExecutor(threads) as pool:
                 hands = [
@@ -257,14 +269,15 @@ def back_up(
                 ]
                 for hand in hands:
                     hand.result()
-            assembly = assembling.finish(run.header(), run.owner_names(kept))
+            assembly = assembling.finish(run.header(), run.owner_names(kept), run.conclude(kept))
         count = run.cut(assembly)
         if count:
             call = run.volume_call(Hand(0, count, 1), DIRECT)
             numbers = range(call.pop("start"), call.pop("stop"), call.pop("step"))
             write_volumes(call.pop("staging"), numbers, password=password, **call)
         stored = run.publish(assembly, count)
-        report = run.report(plan=plan, kept=kept, assembly=assembly, stored=stored)
+        report = run.report(kept=kept, assembly=assembly, stored=stored)
+        after(run, assembly.manifest, report, assembly.members)
     assert sum(volume.size for volume in report.volumes) == report.bytes_stored
     return Outcome(report, stored.path, plan, password)
 

@@ -7,6 +7,9 @@ Fixtures to use in tests:
   when a test first asks for it. It serves the API but runs no scheduler.
 - `prefect_api`: an httpx client on that address, to look at runs and artifacts.
 - `in_prefect`: flows called inside the test process use that server.
+- `postgres_server`: a real PostgreSQL server, one for the whole session (`postgres.Server`).
+- `postgres_url`: the URL of an empty database of the test's own there.
+- `any_catalog`: the URL of an empty catalog; the test runs twice, on SQLite and on PostgreSQL.
 
 Markers:
 
@@ -23,15 +26,18 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from commands import Commands, find_tool
 
 if TYPE_CHECKING:
     import httpx
+    from postgres import Server
 
 # Variables of the reader's shell that would change what the program does.
 _FOREIGN = ("PREFECT_", "PYBAK_", "DASK_")
@@ -46,6 +52,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="also run the tests that are long or large"
     )
+
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -134,6 +145,33 @@ def in_prefect(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
     with temporary_settings({PREFECT_API_URL: prefect_server}):
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """Give a PostgreSQL server of the session's own."""
+    from postgres import binaries, running_server
+
+    if binaries() is None:
+        _cannot_run("needs PostgreSQL; run .ci/install-components")
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Server) -> Iterator[str]:
+    """Give the URL of an empty database."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield postgres_server.new_database(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give the URL of a catalog that is still empty."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/catalog/catalog.db"
+    return str(request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture

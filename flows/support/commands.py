@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from flows.support.session import run_flow
 from pybak import cli
 from pybak.errors import ExitCode, PlanError
 from pybak.locate import locate_archive, portable_name
+from pybak.paths import user_path
 from pybak.portable import to_portable
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import State
 
+    from pybak.restore.snapshot import Share
     from pybak.volumes.find import VolumeSet
 
 
@@ -55,6 +58,8 @@ def _plan_backup(request: cli.BackupRequest) -> int:
     """Show the plan without Prefect, which would write its own records."""
     if request.password.value is not None:
         cli.warn_if_weak(request.password.value, request.view)
+    from flows.support.history import history_to_look_at
+    from pybak.backup.catalog_base import JobHistory
     from pybak.backup.run import BackupRun
 
     with (
@@ -63,7 +68,9 @@ def _plan_backup(request: cli.BackupRequest) -> int:
             request.sources, output=request.output, to=request.to, job=request.job,
             options=request.options, scratch=Path(scratch), encrypted=bool(request.password),
         ) as run,
+        history_to_look_at(lambda text: cli.print_error(f"warning: {text}")) as history,
     ):  # fmt: skip
+        run.choose_base(JobHistory(history, run.job) if history is not None else None)
         kept = run.filter(run.discover())
         summary = run.plan_summary(run.plan(kept), kept)
         return cli.emit(summary, request.view)
@@ -96,14 +103,25 @@ def restore_command() -> int:
 
 
 def _restore(request: cli.RestoreRequest) -> int:
-    archive = _archive(request.archive, request.job)
+    from pybak.home import catalog_url
+    from pybak.restore.ask import ask
+
+    url = catalog_url()
+    # Before a server is started for nothing.
+    asked = ask(request.archive, job=request.job, at=request.options.at, catalog_url=url)
     password = _settled(request.password, request.view, is_new=False)
     if request.to is None:
-        return _restore_to_stdout(request, archive, _secret(password))
+        with asked.kept(url):
+            return _restore_to_stdout(
+                request, asked.shares(url, request.options), _secret(password)
+            )
     if request.options.dry_run:
         from pybak.restore.run import RestoreRun
 
-        with RestoreRun(archive, request.to, request.options) as run:
+        with (
+            asked.kept(url),
+            RestoreRun(asked.shares(url, request.options), request.to, request.options) as run,
+        ):
             return cli.emit(run.rehearse(_secret(password)), request.view)
 
     def load() -> Flow[..., State[Any]]:
@@ -112,16 +130,16 @@ def _restore(request: cli.RestoreRequest) -> int:
         return restore
 
     parameters = {
-        "archive": portable_name(archive),
+        "archive": asked.name,
         "to": to_portable(request.to),
         "job": request.job,
-        "options": request.options,
+        "options": request.options.model_copy(update={"at": None}),
     }
     return cli.emit(run_flow(load, parameters, request.view), request.view)
 
 
 def _restore_to_stdout(
-    request: cli.RestoreRequest, archive: VolumeSet, password: bytes | None
+    request: cli.RestoreRequest, shares: Sequence[Share], password: bytes | None
 ) -> int:
     """Write one file to stdout, without Prefect, which would take longer than the file."""
     from pybak.read_run import limits
@@ -132,7 +150,7 @@ def _restore_to_stdout(
     selector = Selector(options.include, options.exclude)
     try:
         report = restore_to_stream(
-            archive.paths,
+            shares,
             selector,
             cli.binary_stdout(),
             password,
@@ -168,6 +186,79 @@ def _verify(request: cli.VerifyRequest) -> int:
         "job": request.job,
         "options": request.options,
     }
+    return cli.emit(run_flow(load, parameters, request.view), request.view)
+
+
+def prune_command() -> int:
+    """Run `python flows/prune.py`; give the exit code."""
+    return cli.main(cli.prune_command(_prune))
+
+
+def _prune(request: cli.PruneRequest) -> int:
+    from pybak.home import catalog_url
+    from pybak.retention.run import PruneRun
+
+    with PruneRun(request.options, catalog_url=catalog_url()) as run:
+        jobs = run.jobs(request.job)  # before a server is started for nothing
+        if request.options.dry_run:
+            return cli.emit(run.rehearse(jobs), request.view)
+
+    def load() -> Flow[..., State[Any]]:
+        from flows.prune import prune
+
+        return prune
+
+    parameters = {"job": request.job, "options": request.options}
+    return cli.emit(run_flow(load, parameters, request.view), request.view)
+
+
+def rebuild_command() -> int:
+    """Run `python flows/rebuild.py`; give the exit code."""
+    return cli.main(cli.rebuild_command(_rebuild))
+
+
+def _rebuild(request: cli.RebuildRequest) -> int:
+    from pybak.home import catalog_url
+    from pybak.rebuild.run import RebuildRun
+
+    if request.options.dry_run:
+        password = _secret(request.password.settled(confirm=False))
+        with RebuildRun(request.destinations, request.options, catalog_url=catalog_url()) as run:
+            return cli.emit(run.report(run.read(password), {}), request.view)
+    _settled(request.password, request.view, is_new=False)
+
+    def load() -> Flow[..., State[Any]]:
+        from flows.rebuild import rebuild
+
+        return rebuild
+
+    parameters = {
+        "destinations": [to_portable(str(user_path(name))) for name in request.destinations],
+        "options": request.options,
+    }
+    return cli.emit(run_flow(load, parameters, request.view), request.view)
+
+
+def drill_command() -> int:
+    """Run `python flows/drill.py`; give the exit code."""
+    return cli.main(cli.drill_command(_drill))
+
+
+def _drill(request: cli.DrillRequest) -> int:
+    from pybak.drill.run import DrillRun
+    from pybak.home import catalog_url
+
+    # Before a server is started for nothing.
+    with DrillRun(request.job, request.options, catalog_url=catalog_url()):
+        pass
+    _settled(request.password, request.view, is_new=False)
+
+    def load() -> Flow[..., State[Any]]:
+        from flows.drill import drill
+
+        return drill
+
+    parameters = {"job": request.job, "options": request.options}
     return cli.emit(run_flow(load, parameters, request.view), request.view)
 
 

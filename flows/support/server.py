@@ -21,6 +21,7 @@ from typing import BinaryIO, Final, Self
 from urllib.parse import urlsplit
 
 from pybak.errors import PyBakError
+from pybak.home import CATALOG_VARIABLE
 from pybak.password import PASSWORD_VARIABLE
 
 DEFAULT_URL: Final = "http://127.0.0.1:4200/api"
@@ -29,6 +30,7 @@ _START_SECONDS = 120.0  # migrations of a first database on a slow disk
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.03
 _LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
+_SECRETS: Final = (PASSWORD_VARIABLE, CATALOG_VARIABLE)
 
 # What makes a server that lives for minutes start quickly. The names with two underscores are
 # Prefect's own private ones, which its built-in temporary server gets too.
@@ -121,8 +123,8 @@ def _get(url: str) -> object:
 
 
 def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """Give the environment without archive passwords, which are no business of a server."""
-    return {name: value for name, value in environ.items() if name != PASSWORD_VARIABLE}
+    """Give the environment without passwords, which are no business of a server."""
+    return {name: value for name, value in environ.items() if name not in _SECRETS}
 
 
 def _take_turn(environ: Mapping[str, str]) -> int | None:

@@ -24,6 +24,7 @@ from pybak.backup.assemble_tar import TarBook
 from pybak.backup.assemble_zip import ZipBook
 from pybak.backup.check_password import leave_check, needed
 from pybak.backup.compress import compress_batch
+from pybak.backup.conclude import Conclude, Conclusion, Taken
 from pybak.backup.output import ArchiveFile, ArchiveLayout, Extent, Output
 from pybak.backup.packing import CHANGED_MESSAGE, place_of, source_path
 from pybak.backup.plan import (
@@ -35,7 +36,7 @@ from pybak.backup.plan import (
     segment_path,
     with_holes,
 )
-from pybak.backup.segments import LaidDown, PartResult, Place, SegmentIndex, read_index
+from pybak.backup.segments import Absent, LaidDown, PartResult, Place, SegmentIndex, read_index
 from pybak.entries import Entry
 from pybak.errors import ArchiveError, Interrupted, StorageError
 from pybak.formats import manifest
@@ -50,7 +51,8 @@ class Assembly(msgspec.Struct, frozen=True):
     """A complete archive, not yet where it belongs. `files` and `bytes_read` are what is in it.
 
     One plain file has its `path` and the digests of its `parts`; else `extents` tell where the
-    bytes are, in order.
+    bytes are, in order. `absent` are the entries that it does not hold; `manifest` is a copy of
+    its manifest.
     """
 
     path: Path | None
@@ -62,6 +64,13 @@ class Assembly(msgspec.Struct, frozen=True):
     extents: tuple[Extent, ...]
     problems: tuple[Problem, ...]
     lost: dict[str, int]
+    absent: tuple[Absent, ...]
+    manifest: Path
+
+
+def manifest_path(folder: Path) -> Path:
+    """Where the staging folder holds a copy of the finished manifest."""
+    return folder / "manifest.jsonl.gz"
 
 
 class Book(Protocol):
@@ -82,8 +91,8 @@ class Book(Protocol):
     def enter_large(self, large: LaidDown, output: Output, *, changed: bool) -> None:
         """Complete the member that `lay_large` laid down last, and enter it."""
 
-    def end(self, lines: manifest.Ends, output: Output) -> None:
-        """Write the manifest and what ends the archive."""
+    def end(self, lines: manifest.Ends, output: Output) -> bytes:
+        """Write the manifest and what ends the archive; give the manifest."""
 
 
 class _StoppedError(Exception):
@@ -134,6 +143,7 @@ class Assembler:
         self._bytes_read = 0
         self._problems: list[Problem] = []
         self._lost: Counter[str] = Counter()
+        self._absent: list[Absent] = []
         self._unlinkable: set[Place] = set()
         self._stand_ins: dict[Place, bytes] = {}
 
@@ -187,6 +197,7 @@ class Assembler:
         self._problems += index.problems
         self._lost.update(index.lost)
         self._unlinkable.update(index.unlinkable)
+        self._absent += index.absent
         path = segment_path(self._folder, index.segment)
         self._output.append_file(path, index.size, index.sha256)
         self._taken += 1
@@ -220,8 +231,10 @@ class Assembler:
             try:
                 large = self._book.lay_large(name, entry, segments, self._output)
             except _UnreadableError:
-                self._problems += seen[-1].problems
+                why = seen[-1].problems
+                self._problems += why
                 self._unlinkable.add(place_of(listed))
+                self._absent.append((*place_of(listed), why[0].code))
                 self._output.go_back(start)
                 self._forget(numbers)
                 return
@@ -292,10 +305,16 @@ class Assembler:
                 segment_path(self._folder, name).unlink()
 
     def finish(
-        self, header: manifest.Header, *, users: dict[str, str], groups: dict[str, str]
+        self,
+        header: manifest.Header,
+        *,
+        users: dict[str, str],
+        groups: dict[str, str],
+        conclude: Conclude = lambda _taken: Conclusion(),
     ) -> Assembly:
         """Write manifest and ending, and bring a plain file to the disk.
 
+        `conclude` is asked once how the run ends, before the manifest is closed.
         Raises StorageError when the archive can't be written, Interrupted after a cancel, and
         ArchiveError when `run` did not take in all of it.
         """
@@ -312,10 +331,18 @@ class Assembler:
             starts: list[int] = []
             if isinstance(output, ArchiveLayout) and header.split is not None:
                 starts = output.volume_starts(header.split)
+            end = conclude(Taken(self._files, self._problems, self._absent))
+            if end.lineage is not None:
+                header = msgspec.structs.replace(
+                    header, bases=list(end.lineage.bases), needs=list(end.lineage.needs)
+                )
             trailer = manifest.Trailer(
-                members=self._members, users=users, groups=groups, volume_starts=starts
-            )
-            self._book.end(manifest.Ends(header, trailer), output)
+                members=self._members, users=users, groups=groups, volume_starts=starts,
+                status=end.status, counts=dict(end.counts),
+            )  # fmt: skip
+            closing = manifest.pack_closing(end.gone, end.errors)
+            text = self._book.end(manifest.Ends(header, trailer, closing), output)
+            manifest_path(self._folder).write_bytes(text)
             if isinstance(output, ArchiveFile):
                 output.sync()
         except OSError as error:
@@ -332,6 +359,8 @@ class Assembler:
             extents=tuple(output.extents) if isinstance(output, ArchiveLayout) else (),
             problems=tuple(self._problems),
             lost={what: count for what, count in self._lost.items() if count},
+            absent=tuple(self._absent),
+            manifest=manifest_path(self._folder),
         )
 
     def close(self) -> None:

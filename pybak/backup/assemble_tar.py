@@ -80,11 +80,9 @@ class TarBook:
         self._pieces += pieces
         self._manifest.append(manifest.pack_lines(manifest.pieces_line(pieces) + line))
 
-    def end(self, lines: manifest.Ends, output: Output) -> None:
-        """Write the manifest, the zero blocks, and what ends the stream."""
-        text = b"".join(
-            (manifest.pack_line(lines.header), *self._manifest, manifest.pack_line(lines.trailer))
-        )
+    def end(self, lines: manifest.Ends, output: Output) -> bytes:
+        """Write the manifest, the zero blocks, and what ends the stream; give the manifest."""
+        text = lines.around(self._manifest)
         text += _filler(-len(text) % BLOCK)
         size = len(text) + BLOCK
         head = sum(piece.plain for piece in self._pieces)
@@ -99,6 +97,7 @@ class TarBook:
         footer = footer_block(Footer(stored_at, output.size - stored_at, head, size))
         self._lay_pieces(footer + END_BLOCKS, output)
         output.append(self._codec.end(self._pieces))
+        return text
 
     def _lay_pieces(self, data: bytes, output: Output) -> None:
         """Cut what is compressed already into pieces, side by side, and lay them down."""

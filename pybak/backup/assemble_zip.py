@@ -93,16 +93,15 @@ class ZipBook:
         self._manifest.append(manifest.pack_lines(line))
         self._members += 1
 
-    def end(self, lines: manifest.Ends, output: Output) -> None:
-        """Write manifest, central directory and end records."""
-        body = b"".join(
-            (manifest.pack_line(lines.header), *self._manifest, manifest.pack_line(lines.trailer))
-        )
-        local, central, body = _manifest_member(body, output.size, int(time.time()), self._password)
+    def end(self, lines: manifest.Ends, output: Output) -> bytes:
+        """Write manifest, central directory and end records; give the manifest."""
+        text = lines.around(self._manifest)
+        local, central, body = _manifest_member(text, output.size, int(time.time()), self._password)
         output.append(local + body)
         directory = b"".join((*self._central, central))
         place = output.size
         output.append(directory + zr.end_records(self._members + 1, len(directory), place))
+        return text
 
 
 def _chain(

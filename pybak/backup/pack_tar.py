@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from pybak import problems
@@ -25,25 +25,28 @@ from pybak.backup.packing import (
     check_name,
     look_if_linked,
     member_meta,
+    sha256,
 )
 from pybak.backup.plan import Batch
 from pybak.backup.read_source import (
     Read,
+    filling,
     look_again,
     look_at,
+    open_small,
     open_source,
     read_link,
-    read_pieces,
-    read_small,
+    read_whole,
     state_of,
 )
-from pybak.backup.segments import Mark, Meta, PartResult, SegmentIndex, SegmentWriter
+from pybak.backup.segments import Meta, PartResult, SegmentIndex
+from pybak.backup.tar_pieces import PieceMark, PieceWriter
 from pybak.entries import BLOCK_DEVICE, CHAR_DEVICE, FILE, FOLDER, HARD_LINK, LINK, Entry
 from pybak.errors import SourceError
 from pybak.formats import manifest
-from pybak.formats.deflate import WHOLE_LIMIT, Buffer, crc32
+from pybak.formats.deflate import WHOLE_LIMIT
 from pybak.formats.sparse import Run, data_runs, data_size, may_have_holes
-from pybak.formats.streams import Codec, Piece, codec
+from pybak.formats.streams import codec
 from pybak.formats.tar_records import (
     attributes_that_fit,
     member_header,
@@ -52,71 +55,16 @@ from pybak.formats.tar_records import (
 )
 from pybak.problems import Problem, pack_problems
 
+Space = Callable[[int], memoryview]
+"""Gives the place for the next so many bytes."""
+
 LARGE_ATTRIBUTES: Final = "large_attributes"
 """Attributes that are too large for a tar header; a key of `SegmentIndex.lost`."""
 
 _READ_BYTES = 1 << 20
-_ZEROS = bytes(1 << 16)
+_HEADER_BYTES = 64 << 10
+"""Room for a header in front of a file that is read at once."""
 _MANIFEST_LEVEL = 2
-
-
-class StreamMark(NamedTuple):
-    """A place in a tar stream that can be gone back to."""
-
-    out: Mark
-    plain: int
-    pieces: int
-
-
-class TarStream:
-    """Cuts a run of a tar stream into pieces; `plain` is its length so far, in bytes."""
-
-    def __init__(self, out: SegmentWriter, how: Codec) -> None:
-        self._out = out
-        self._codec = how
-        self._pending: list[Buffer] = []
-        self._pending_bytes = 0
-        self.plain = 0
-        self.pieces: list[Piece] = []
-
-    def add(self, *blocks: Buffer) -> None:
-        """Append bytes."""
-        self._pending += blocks
-        length = sum(map(len, blocks))
-        self.plain += length
-        self._pending_bytes += length
-        if self._pending_bytes >= self._codec.piece_bytes:
-            self._cut(self._codec.piece_bytes)
-
-    def flush(self) -> None:
-        """End the piece that is being filled."""
-        self._cut(1)
-
-    def _cut(self, least: int) -> None:
-        """Make pieces while `least` bytes or more are waiting."""
-        view = memoryview(b"".join(self._pending))
-        at, most = 0, self._codec.piece_bytes
-        while len(view) - at >= least:
-            piece = view[at : at + most]
-            packed = self._codec.pack(piece)
-            self._out.add(packed)
-            self.pieces.append(Piece(len(packed), len(piece), crc32(piece)))
-            at += len(piece)
-        self._pending = [view[at:]] if at < len(view) else []
-        self._pending_bytes = len(view) - at
-
-    def mark(self) -> StreamMark:
-        """End a piece and remember this place."""
-        self.flush()
-        return StreamMark(self._out.mark(), self.plain, len(self.pieces))
-
-    def go_back(self, mark: StreamMark) -> None:
-        """Drop all that was added since `mark`, which can be used again."""
-        self._pending.clear()
-        self._pending_bytes = 0
-        self._out.go_back(mark.out)
-        self.plain = mark.plain
-        del self.pieces[mark.pieces :]
 
 
 class TarPacker(BatchPacker):
@@ -124,12 +72,11 @@ class TarPacker(BatchPacker):
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)
-        self._stream = TarStream(work.out, codec(work.job.format, work.job.level))
-        self._seen = _NONE
+        self._stream = _pieces(work)
 
     def finish(self) -> SegmentIndex:
         """Close the segment and give its index."""
-        self._stream.flush()
+        self._stream.end()
         text = manifest.pieces_line(self._stream.pieces) + "".join(self.lines)
         return SegmentIndex(
             segment=self.out.name,
@@ -143,42 +90,54 @@ class TarPacker(BatchPacker):
             pieces=self._stream.pieces,
             lost=dict(self.lost),
             unlinkable=self.unlinkable,
+            absent=self.absent,
         )
 
     def add_file(self, entry: Entry, path: bytes, name: bytes) -> None:
         """Pack a regular file."""
         if entry.size <= WHOLE_LIMIT and self.work.read is os.pread:
-            small = read_small(path, WHOLE_LIMIT, self._look)
-            if small is not None and not may_have_holes(small[1]):
-                self._small_file(entry, path, name, *small)
-                return
+            small = open_small(path, WHOLE_LIMIT)
+            if small is not None:
+                try:
+                    if self._small_file(entry, path, name, *small):
+                        return
+                finally:
+                    os.close(small.fd)
         self._any_file(entry, path, name)
 
-    def _look(self, fd: int) -> None:
-        self._seen = attributes_of(fd)
-
     def _small_file(
-        self, entry: Entry, path: bytes, name: bytes, data: bytes, status: os.stat_result
-    ) -> None:
-        """Add a file that was read without incident; most files of most backups come here."""
-        size = len(data)
-        mode, uid, gid, mtime_ns = status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns
+        self, entry: Entry, path: bytes, name: bytes, fd: int, status: os.stat_result
+    ) -> bool:
+        """Add a file if it can be read without incident, as most files of most backups can."""
+        if may_have_holes(status):
+            return False
+        attributes = attributes_of(fd)
+        size, mode, mtime_ns = status.st_size, status.st_mode, status.st_mtime_ns
+        uid, gid = status.st_uid, status.st_gid
         header = member_header(
             name, FILE, mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, size=size,
-            user=user_name(uid), group=group_name(gid), attributes=self._seen.kept,
+            user=user_name(uid), group=group_name(gid), attributes=attributes.kept,
         )  # fmt: skip
         head = self._stream.plain
-        self._stream.add(header, data, padding(size))
+        content = head + len(header)
+        if not self._stream.has_room(len(header) + size):
+            return False
+        space = self._stream.space(size, len(header))
+        if not read_whole(fd, space, status):
+            return False
+        digest = sha256(space)
+        self._stream.enclose(header, size)
         self.lines.append(
             manifest.file_line(
                 name, size, mtime_ns, status.st_ctime_ns, status.st_ino, mode & 0o7777, uid, gid,
-                hashlib.sha256(data).hexdigest(), (head, head + len(header)),
+                digest, (head, content),
             )
         )  # fmt: skip
         self.note_replaced(entry, status)
-        self._count(entry, path, self._seen)
+        self._count(entry, path, attributes)
         self.bytes_read += size
         self.work.advance(1, size, path)
+        return True
 
     def _count(
         self, entry: Entry, path: bytes, attributes: Attributes, *, changed: bool = False
@@ -227,7 +186,7 @@ class TarPacker(BatchPacker):
         path: bytes,
         name: bytes,
         content: _Content,
-        mark: StreamMark | None,
+        mark: PieceMark | None,
         *,
         keep_changed: bool,
     ) -> bool:
@@ -236,16 +195,17 @@ class TarPacker(BatchPacker):
         Without `mark` its content is held in memory until that is known.
         """
         if mark is None:
-            blocks = list(content.blocks())
+            blocks = list(content.blocks(_own_space))
             changed = content.has_changed()
             if changed and not keep_changed:
                 return True
             at = self._add_header(entry, name, content)
-            self._stream.add(*blocks)
+            for block in blocks:
+                self._stream.add(block)
         else:
             at = self._add_header(entry, name, content)
-            for block in content.blocks():
-                self._stream.add(block)
+            for block in content.blocks(self._stream.space):
+                self._stream.grow(len(block))
                 self.piece_done(len(block), path)
             changed = content.has_changed()
             if changed and not keep_changed:
@@ -267,7 +227,9 @@ class TarPacker(BatchPacker):
         meta = member_meta(entry, content.status)
         attributes = content.attributes.kept
         self._stream.add(file_header(name, meta, content.real_size, attributes, content.data_map))
-        return head, self._stream.plain
+        content_at = self._stream.plain
+        self._stream.add(content.map_block)
+        return head, content_at
 
     def add_link(self, entry: Entry, path: bytes, name: bytes) -> None:
         """Pack a symbolic link."""
@@ -317,7 +279,7 @@ class TarPacker(BatchPacker):
             manifest.record_line(
                 name, kind, 0, meta.mtime_ns, meta.ctime_ns, meta.inode, meta.mode, meta.uid,
                 meta.gid, link=link if kind in (LINK, HARD_LINK) else None, device=device,
-                at=(head, self._stream.plain),
+                dev=entry.device if kind == FOLDER else None, at=(head, self._stream.plain),
             )
         )  # fmt: skip
         self._count(entry, path, attributes)
@@ -339,19 +301,17 @@ class _Content:
         self._runs = [(0, self.real_size)] if self.data_map is None else self.data_map
         self.size = data_size(self._runs)
         if self.data_map is not None:
-            self._map_block = sparse_map_block(self.data_map, self.real_size)
+            self.map_block = sparse_map_block(self.data_map, self.real_size)
         else:
-            self._map_block = b""
+            self.map_block = b""
         self.got = 0
         self._fd = fd
         self._read = read
         self._sha = hashlib.sha256()
 
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the map of a sparse file and then its data. Raises SourceError (io_error)."""
-        if self._map_block:
-            yield self._map_block
-        for block in exactly(self._fd, self._runs, self._read):
+    def blocks(self, space: Space) -> Iterator[memoryview]:
+        """Yield the data in blocks, each where `space` said. Raises SourceError (io_error)."""
+        for block in exactly(self._fd, self._runs, self._read, space):
             self._sha.update(block.data)
             self.got += block.got
             yield block.data
@@ -366,21 +326,31 @@ class _Content:
 
 
 class _Block(NamedTuple):
-    data: bytes
+    data: memoryview
     got: int
 
 
-def exactly(fd: int, runs: Sequence[Run], read: Read) -> Iterator[_Block]:
-    """Yield all bytes of `runs`; where the file ends early, zeros. Raises SourceError."""
+def exactly(fd: int, runs: Sequence[Run], read: Read, space: Space) -> Iterator[_Block]:
+    """Yield all bytes of `runs`; where the file ends early, zeros. Raises SourceError.
+
+    Each block is where `space` said, which is asked for a block at a time.
+    """
+    fill = filling(read)
     for start, length in runs:
-        left = length
-        for data in read_pieces(fd, start, length, _READ_BYTES, read):
-            left -= len(data)
-            yield _Block(data, len(data))
+        at, left, ended = start, length, False
         while left:
-            zeros = _ZEROS[:left]
-            left -= len(zeros)
-            yield _Block(zeros, 0)
+            block = space(min(left, _READ_BYTES))
+            got = 0 if ended else fill(fd, block, at)
+            if got < len(block):
+                ended = True
+                block[got:] = bytes(len(block) - got)
+            yield _Block(block, got)
+            at += len(block)
+            left -= len(block)
+
+
+def _own_space(length: int) -> memoryview:
+    return memoryview(bytearray(length))
 
 
 class Attributes(NamedTuple):
@@ -432,6 +402,14 @@ def file_header(
     )  # fmt: skip
 
 
+def _pieces(work: Work) -> PieceWriter:
+    return PieceWriter(
+        work.out,
+        codec(work.job.format, work.job.level),
+        max(WHOLE_LIMIT, _READ_BYTES) + _HEADER_BYTES,
+    )
+
+
 def pack_tar_part(batch: Batch, work: Work) -> SegmentIndex:
     """Pack one part of a large file; the first one begins with the header, the last one pads.
 
@@ -442,7 +420,7 @@ def pack_tar_part(batch: Batch, work: Work) -> SegmentIndex:
     assert part is not None
     root = work.job.roots[entry.root]
     path, name = root.disk_path(entry.path), root.member_name(entry.path)
-    stream = TarStream(work.out, codec(work.job.format, work.job.level))
+    stream = _pieces(work)
     found: list[Problem] = []
     result = None
     sha, got, head_size = hashlib.sha256(), 0, 0
@@ -458,9 +436,9 @@ def pack_tar_part(batch: Batch, work: Work) -> SegmentIndex:
                 head_size = stream.plain
                 if part.data_map is not None:
                     stream.add(sparse_map_block(part.data_map, entry.size))
-            for block in exactly(fd, part.runs, work.read):
-                stream.add(block.data)
+            for block in exactly(fd, part.runs, work.read, stream.space):
                 sha.update(block.data)
+                stream.grow(len(block.data))
                 got += block.got
                 work.advance(0, len(block.data), path)
                 work.stop_if_asked()
@@ -469,7 +447,7 @@ def pack_tar_part(batch: Batch, work: Work) -> SegmentIndex:
             os.close(fd)
         if part.number == part.count - 1:
             stream.add(padding(part.total))
-        stream.flush()
+        stream.end()
         result = PartResult(
             part.length, work.out.size, 0, sha.hexdigest(), state_of(before), state_of(after),
             meta, before.st_dev, head_size, part.data_map,

@@ -88,6 +88,7 @@ class ZipPacker(BatchPacker):
             else b"",
             packed_problems=pack_problems(self.problems),
             lost=dict(self.lost),
+            absent=self.absent,
         )
 
     def add_file(self, entry: Entry, path: bytes, name: bytes) -> None:
@@ -181,7 +182,7 @@ class ZipPacker(BatchPacker):
     def add_folder(self, entry: Entry, path: bytes, name: bytes) -> None:
         """Pack a folder's own entry."""
         _check_length(name)
-        self._member(entry, name + b"/", None, zr.STORED, 0, 0, ())
+        self._member(entry, name + b"/", None, zr.STORED, 0, 0, (), dev=entry.device)
         self._count_lost(path, 1, entry.mtime_ns)
 
     def _count_lost(self, path: bytes, links: int, mtime_ns: int) -> None:
@@ -206,6 +207,7 @@ class ZipPacker(BatchPacker):
         link: bytes | None = None,
         changed: bool = False,
         holes: bool = False,
+        dev: int | None = None,
     ) -> None:
         """Write a member whose content is at hand; `status` is newer than `entry` if given."""
         meta = member_meta(entry, status)
@@ -222,7 +224,7 @@ class ZipPacker(BatchPacker):
             manifest.record_line(
                 name.rstrip(b"/"), entry.kind, size, meta.mtime_ns, meta.ctime_ns, meta.inode,
                 meta.mode, meta.uid, meta.gid, sha256=sha256, link=link, changed=changed,
-                holes=holes,
+                holes=holes, dev=dev,
             )
         )  # fmt: skip
 

@@ -53,9 +53,9 @@ _DEFLATE_SECONDS_A_BYTE = {
     9: 45e-9,
 }
 _ZSTD_SECONDS_A_BYTE = {
-    1: 3e-9,
-    2: 4e-9,
-    3: 5e-9,
+    1: 2.4e-9,
+    2: 2.7e-9,
+    3: 4.2e-9,
     4: 8e-9,
     5: 12e-9,
     6: 17e-9,

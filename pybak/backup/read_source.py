@@ -12,10 +12,12 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from pybak import problems
 from pybak.errors import SourceError
+
+_Got = TypeVar("_Got", bytes, int)
 
 Read = Callable[[int, int, int], bytes]
 """`os.pread`: file descriptor, length, offset."""
@@ -45,14 +47,18 @@ def state_of(status: os.stat_result) -> State:
     return State(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-def read_small(
-    path: bytes, limit: int, look: Callable[[int], object] | None = None
-) -> tuple[bytes, os.stat_result] | None:
-    """Read a regular file of at most `limit` bytes in the fewest calls; give content and status.
+class SmallFile(NamedTuple):
+    """A file that is open, and its status."""
 
-    None when anything at all is out of the ordinary (larger, moved, refused, gone): then
-    `open_source` and `read_range` find out what it is. `look` is called with the open file. About
-    6 microseconds and the copy.
+    fd: int
+    status: os.stat_result
+
+
+def open_small(path: bytes, limit: int) -> SmallFile | None:
+    """Open a regular file of at most `limit` bytes in the fewest calls.
+
+    None when anything at all is out of the ordinary (larger, refused, gone): then `open_source`
+    finds out what it is.
     """
     try:
         fd = os.open(path, _OPEN_FLAGS | _NOATIME)
@@ -60,25 +66,54 @@ def read_small(
         return None
     try:
         status = os.fstat(fd)
-        size = status.st_size
-        if status.st_mode & _S_IFMT != stat.S_IFREG or size > limit:
-            return None
-        data = os.pread(fd, size, 0) if size else b""
-        if look is not None:
-            look(fd)
-        after = os.fstat(fd)
+    except OSError:
+        os.close(fd)
+        return None
+    if status.st_mode & _S_IFMT != stat.S_IFREG or status.st_size > limit:
+        os.close(fd)
+        return None
+    return SmallFile(fd, status)
+
+
+def read_whole(fd: int, space: memoryview, status: os.stat_result) -> bool:
+    """Read all of a file that was just opened into `space`, which has its size.
+
+    False when anything is out of the ordinary: it moved meanwhile, or can't be read at once.
+    """
+    size = status.st_size
+    try:
+        if size and os.readv(fd, (space,)) != size:
+            return False
+        return _is_unmoved(status, os.fstat(fd))
+    except OSError:
+        return False
+
+
+def read_small(path: bytes, limit: int) -> tuple[bytes, os.stat_result] | None:
+    """Read a regular file of at most `limit` bytes; give content and status.
+
+    None when anything at all is out of the ordinary. About 6 microseconds and the copy.
+    """
+    small = open_small(path, limit)
+    if small is None:
+        return None
+    fd, status = small
+    try:
+        data = os.pread(fd, status.st_size, 0) if status.st_size else b""
+        is_whole = len(data) == status.st_size and _is_unmoved(status, os.fstat(fd))
     except OSError:
         return None
     finally:
         os.close(fd)
-    if (
-        len(data) != size
-        or after.st_mtime_ns != status.st_mtime_ns
-        or after.st_size != size
-        or after.st_ctime_ns != status.st_ctime_ns
-    ):
-        return None
-    return data, status
+    return (data, status) if is_whole else None
+
+
+def _is_unmoved(before: os.stat_result, after: os.stat_result) -> bool:
+    return (
+        after.st_mtime_ns == before.st_mtime_ns
+        and after.st_size == before.st_size
+        and after.st_ctime_ns == before.st_ctime_ns
+    )
 
 
 def open_source(path: bytes) -> tuple[int, os.stat_result]:
@@ -155,13 +190,13 @@ def read_range(fd: int, length: int, offset: int, read: Read = os.pread) -> byte
 
     A failing read is tried again three times. Raises SourceError (io_error) then.
     """
-    data = _read_once(fd, length, offset, read)
+    data = _retried(lambda: read(fd, length, offset), offset)
     if len(data) == length or not data:
         return data
     pieces = [data]  # short reads happen on network and FUSE file systems
     got = len(data)
     while got < length:
-        data = _read_once(fd, length - got, offset + got, read)
+        data = _retried(lambda: read(fd, length - got, offset + got), offset + got)  # noqa: B023
         if not data:
             break
         pieces.append(data)
@@ -169,16 +204,49 @@ def read_range(fd: int, length: int, offset: int, read: Read = os.pread) -> byte
     return b"".join(pieces)
 
 
-def _read_once(fd: int, length: int, offset: int, read: Read) -> bytes:
+def filling(read: Read = os.pread) -> Callable[[int, memoryview, int], int]:
+    """Give a function that reads into all of a buffer at an offset and gives how many bytes.
+
+    Fewer than it holds only at the end of the file. Retries and raises as `read_range` does.
+    """
+    read_into = _preadv if read is os.pread and hasattr(os, "preadv") else _copying(read)
+
+    def fill(fd: int, space: memoryview, offset: int) -> int:
+        got = 0
+        while got < len(space):
+            rest, at = space[got:], offset + got
+            more = _retried(lambda: read_into(fd, rest, at), at)  # noqa: B023
+            if not more:
+                break
+            got += more
+        return got
+
+    return fill
+
+
+def _preadv(fd: int, space: memoryview, offset: int) -> int:
+    return os.preadv(fd, (space,), offset)
+
+
+def _copying(read: Read) -> Callable[[int, memoryview, int], int]:
+    def read_into(fd: int, space: memoryview, offset: int) -> int:
+        data = read(fd, len(space), offset)
+        space[: len(data)] = data
+        return len(data)
+
+    return read_into
+
+
+def _retried(read: Callable[[], _Got], offset: int) -> _Got:
     for wait in _RETRY_SECONDS:
         try:
-            return read(fd, length, offset)
+            return read()
         except OSError as error:
             if error.errno not in _RETRY_ERRNOS:
                 raise _read_error(error, offset) from error
         time.sleep(wait)
     try:
-        return read(fd, length, offset)
+        return read()
     except OSError as error:
         raise _read_error(error, offset) from error
 

@@ -11,7 +11,6 @@ import contextlib
 import grp
 import os
 import pwd
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,22 +19,29 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from pybak import __version__, entries, problems, report, staging
+import msgspec
+
+from pybak import __version__, entries, staging
 from pybak.backup.assemble import Assembler, Assembly
+from pybak.backup.assembling import Assembling
+from pybak.backup.base import History
+from pybak.backup.compare import Selection, select_all
+from pybak.backup.conclude import Accounts, Conclude, Outcome, Taken
 from pybak.backup.discover import Discovery, discover
 from pybak.backup.filter import Filtered, filter_entries
+from pybak.backup.mode import FULL, INCREMENTAL, Chosen, choose_mode
 from pybak.backup.plan import DIRECT, ZIP, BackupPlan, Hand, deal, plan_backup
-from pybak.backup.rules import Rules
-from pybak.backup.sources import resolve_sources
+from pybak.backup.selecting import select
+from pybak.backup.settings import archive_format, check_password, rules_of
+from pybak.backup.sources import Sources, resolve_sources
 from pybak.entries import Root, read_entries
-from pybak.errors import Interrupted, PlanError, StorageError
+from pybak.errors import Interrupted, StorageError
 from pybak.formats import manifest
 from pybak.formats.streams import TAR_FORMATS, engine_name, memory_bytes
-from pybak.formats.suffixes import format_of_name
 from pybak.home import home
 from pybak.options import BackupOptions
 from pybak.paths import user_path
-from pybak.problems import Problem, read_problems
+from pybak.report import UNCHANGED, BackupReport, Comparison, PlanSummary
 from pybak.resources import default_workers, share_memory, usable_cpus
 from pybak.staging import WorkFolder, remove_leftovers
 from pybak.storage import local
@@ -55,7 +61,6 @@ UNSUPPORTED_BY_ZIP = UNSUPPORTED_BY_TAR | {
     entries.CHAR_DEVICE,
     entries.BLOCK_DEVICE,
 }
-_NETWORK = ("tcp://", "tls://")
 _DIRECT_BYTES = 64 << 20
 """Volumes of fewer bytes are written in the flow itself."""
 
@@ -65,7 +70,7 @@ class BackupRun:
 
     def __init__(
         self,
-        sources: Sequence[str],
+        sources: Sequence[str] | Sources,
         *,
         output: str | None,
         to: str | None,
@@ -87,20 +92,28 @@ class BackupRun:
         self.options = options
         self.job_given = job
         self._stopping = False
-        found = resolve_sources(sources, files_from=options.files_from)
+        found = (
+            sources
+            if isinstance(sources, Sources)
+            else resolve_sources(sources, files_from=options.files_from)
+        )
         self.roots: tuple[Root, ...] = found.roots
+        self.seq: int | None = None
+        self._missing = found.missing
         self._source_problems = found.problems
+        self._chosen = Chosen()
+        self._selection: Selection | None = None
         self.sources = [os.fsdecode(root.source) for root in self.roots]
-        self.job = job or ", ".join(self.sources)
+        self.job = found.job(job)
         self.format = archive_format(options, output)
         limit = parse_size(options.memory_limit) if options.memory_limit else None
         wanted = options.workers or default_workers(usable_cpus())
         more = memory_bytes(self.format, options.level)
         self._share = share_memory(wanted, limit, more_bytes=more)
-        self._rules = _rules(options)
+        self._rules = rules_of(options)
         self._password = password
         self._encrypted = encrypted or password is not None
-        _check_password(options, encrypted=self._encrypted)
+        check_password(options, encrypted=self._encrypted)
         self.is_wrapped = self._encrypted and (options.hide_names or self.format != ZIP)
         self._split = parse_size(options.split) if options.split else None
         first = suffixes(0, self._split, wrapped=self.is_wrapped)[0]
@@ -200,14 +213,52 @@ class BackupRun:
     def _is_tar(self) -> bool:
         return self.format in TAR_FORMATS
 
+    def choose_base(self, history: History | None) -> Chosen:
+        """Decide what this run is compared with, before `plan`; without a history, nothing.
+
+        Looks for the archives that the base needs. What `history` raises is passed on.
+        """
+        wanted = self.options.mode
+        if history is None and wanted != FULL:
+            self._chosen = Chosen(reasons=("the history of this job can't be read",))
+            return self._chosen
+        newest = history.base(INCREMENTAL) if history is not None else None
+        base = newest
+        if history is None or wanted == FULL:
+            base = None
+        elif wanted != INCREMENTAL:
+            base = history.base(wanted)
+        is_other = newest is not None and (base is None or base.run_id != newest.run_id)
+        self._chosen = choose_mode(
+            wanted, base, full_every=self.options.full_every, now=self.started_at,
+            newest=newest if is_other else None,
+        )  # fmt: skip
+        return self._chosen
+
     def plan(self, kept: Filtered) -> BackupPlan:
-        """Cut what is kept into batches."""
+        """Find out what is to be saved, and cut that into batches.
+
+        What the walk met may change the mode (`chosen`). Raises Interrupted once `request_cancel`
+        was called.
+        """
         with self._writing():
+            self._chosen, selected = select(
+                kept,
+                self.roots,
+                self._chosen,
+                self.staging,
+                self.options,
+                missing=self._missing,
+                problems=self._source_problems,
+                threads=self._share.workers,
+                stop=self.check_cancelled,
+            )
+            self._selection = selected
             return plan_backup(
-                kept.entries,
+                selected.entries,
                 self.roots,
                 self.staging,
-                total_bytes=kept.total_bytes,
+                total_bytes=selected.total_bytes,
                 level=self.options.level,
                 archive_format=self.format,
                 encrypted=self._encrypted and not self.is_wrapped,
@@ -216,6 +267,16 @@ class BackupRun:
                 cluster=self.options.cluster,
                 processes_fit=self._share.processes_fit,
             )
+
+    @property
+    def chosen(self) -> Chosen:
+        """What `choose_base` decided, or `plan` once more."""
+        return self._chosen
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether `plan` found nothing that an archive would be worth."""
+        return self._selection is not None and self._selection.is_empty
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -280,16 +341,30 @@ class BackupRun:
 
     def header(self) -> manifest.Header:
         """Give the manifest's first line."""
+        mode, base = self._chosen.mode, self._chosen.base
         return manifest.Header(
             run_id=self.run_id,
             job=self.job,
-            mode="full",
+            mode=mode,
             format=self.format,
-            created=self.started_at.astimezone(UTC).isoformat(timespec="seconds"),
+            created=self.started_at.astimezone(UTC).isoformat(),
             sources=self.sources,
             program=f"pybak {__version__}",
             split=self._payload,
+            seq=self.seq,
+            base_run=base.run_id if base is not None else None,
+            full_run=base.full_run if base is not None else None,
+            tags=list(self.options.tag),
         )
+
+    def conclude(self, kept: Filtered) -> Conclude:
+        """Give what tells the manifest's last lines when all files are in the archive."""
+        return self._accounts(kept).conclude
+
+    def _accounts(self, kept: Filtered) -> Accounts:
+        known = (*self._source_problems, *self._chosen.problems)
+        selection = self._selection or select_all(kept)
+        return Accounts(self.roots, kept, selection, known, self._chosen.base)
 
     def request_cancel(self) -> None:
         """Ask the stages to stop soon."""
@@ -305,10 +380,10 @@ class BackupRun:
         if self._stopping:
             raise Interrupted("stopped on request")
 
-    def plan_summary(self, plan: BackupPlan, kept: Filtered) -> report.PlanSummary:
+    def plan_summary(self, plan: BackupPlan, kept: Filtered) -> PlanSummary:
         """Describe a plan for `--dry-run`."""
-        errors, skipped = self._problems(kept)
-        return report.PlanSummary(
+        outcome = self._accounts(kept).planned()
+        return PlanSummary(
             job=self.job_given,
             sources=tuple(self.sources),
             destination=str(self._archive_name(self.destination.path)),
@@ -316,13 +391,10 @@ class BackupRun:
             encrypted=self._encrypted,
             split=self._split,
             checksums=tuple(self._sum_kinds),
-            files=report.FileCounts(
-                new=plan.files,
-                excluded=sum(kept.excluded.values()),
-                skipped=len(skipped),
-                failed=_failed(errors),
-            ),
-            folders=plan.folders,
+            history=self._history(),
+            is_unchanged=self.is_unchanged,
+            files=outcome.files,
+            folders=kept.folders,
             bytes=plan.bytes,
             batches=plan.batches,
             workers=plan.workers,
@@ -330,49 +402,73 @@ class BackupRun:
             engine=engine_name(plan.format, plan.level),
             level=plan.level,
             excluded_by=dict(kept.excluded),
-            errors=tuple(errors),
-            skipped=tuple(skipped),
+            errors=outcome.errors,
+            skipped=outcome.skipped,
+        )
+
+    def _history(self) -> Comparison:
+        """Say what the run was compared with."""
+        mode, base, reasons = self._chosen.mode, self._chosen.base, self._chosen.reasons
+        return Comparison(
+            mode=mode,
+            reasons=reasons,
+            base_run=base.run_id if base is not None else None,
+            base_started_at=base.started_at if base is not None else None,
+            gone=self._selection.gone if self._selection is not None else 0,
         )
 
     def report(
         self,
         *,
-        plan: BackupPlan,
         kept: Filtered,
         assembly: Assembly,
         stored: local.Published,
         now: datetime | None = None,
-    ) -> report.BackupReport:
+    ) -> BackupReport:
         """Sum up a finished run. Holds all problems in memory."""
-        errors, skipped = self._problems(kept)
-        for problem in assembly.problems:
-            (skipped if problem.is_skip else errors).append(problem)
-        changed = sum(problem.code == problems.CHANGED for problem in assembly.problems)
-        return report.BackupReport(
-            status=report.PARTIAL if errors else report.SUCCESS,
-            run_id=self.run_id,
-            job=self.job_given,
+        taken = Taken(assembly.files, assembly.problems, assembly.absent)
+        outcome = self._accounts(kept).outcome(taken)
+        return msgspec.structs.replace(
+            self._report(kept, outcome, now),
+            status=outcome.status,
             archive=str(self._archive_name(stored.path)),
             volumes=stored.volumes,
             checksum_files=tuple(str(path) for path in stored.checksum_files),
+            lost=assembly.lost,
+            bytes_read=assembly.bytes_read + self._bytes_compared,
+            bytes_stored=sum(volume.size for volume in stored.volumes),
+        )
+
+    def unchanged_report(self, kept: Filtered, *, now: datetime | None = None) -> BackupReport:
+        """Sum up a run that found nothing to write."""
+        outcome = self._accounts(kept).planned()
+        return msgspec.structs.replace(
+            self._report(kept, outcome, now),
+            status=UNCHANGED,
+            bytes_read=self._bytes_compared,
+        )
+
+    def _report(self, kept: Filtered, outcome: Outcome, now: datetime | None) -> BackupReport:
+        """Give what all reports of this run have in common."""
+        return BackupReport(
+            status=outcome.status,
+            run_id=self.run_id,
+            job=self.job_given,
             format=self.format,
             encrypted=self._encrypted,
-            lost=assembly.lost,
-            files=report.FileCounts(
-                new=assembly.files - changed,
-                excluded=sum(kept.excluded.values()),
-                skipped=sum(problem.code in problems.SKIPPED_CODES for problem in skipped),
-                failed=_failed(errors),
-            ),
-            folders=plan.folders,
-            bytes_read=assembly.bytes_read,
-            bytes_stored=sum(volume.size for volume in stored.volumes),
+            history=self._history(),
+            files=outcome.files,
+            folders=kept.folders,
             duration_seconds=((now or datetime.now(UTC)) - self.started_at).total_seconds(),
             level=self.options.level,
             excluded_by=dict(kept.excluded),
-            errors=tuple(errors),
-            skipped=tuple(skipped),
+            errors=outcome.errors,
+            skipped=outcome.skipped,
         )
+
+    @property
+    def _bytes_compared(self) -> int:
+        return self._selection.bytes_read if self._selection is not None else 0
 
     def _archive_name(self, path: Path) -> Path:
         """Give what people name to get the archive back: the file, or the set without number."""
@@ -380,18 +476,11 @@ class BackupRun:
             return path.with_name(path.name + WRAPPED_SUFFIX)
         return path
 
-    def _problems(self, kept: Filtered) -> tuple[list[Problem], list[Problem]]:
-        errors: list[Problem] = list(self._source_problems)
-        skipped: list[Problem] = []
-        for path in kept.problems:
-            for problem in read_problems(path):
-                (skipped if problem.is_skip else errors).append(problem)
-        return errors, skipped
-
     def owner_names(self, kept: Filtered) -> tuple[dict[str, str], dict[str, str]]:
-        """Give the names of the owner and group ids that occur."""
+        """Give the names of the owner and group ids that occur in the archive."""
         uids, gids = set(), set()
-        for entry in read_entries(kept.entries):
+        selected = self._selection.entries if self._selection is not None else kept.entries
+        for entry in read_entries(selected):
             uids.add(entry.uid)
             gids.add(entry.gid)
         users, groups = {}, {}
@@ -424,45 +513,6 @@ class BackupRun:
         self.close()
 
 
-def archive_format(options: BackupOptions, output: str | None) -> str:
-    """Give the format that is wanted. A known ending of `output` decides where `options` say zip.
-
-    A form sends its defaults along, so zip may be what nobody chose. Raises PlanError where the
-    two contradict each other.
-    """
-    named = format_of_name(output) if output else None
-    if named in (None, options.format):
-        return options.format
-    if options.format == ZIP:
-        return named or ZIP
-    raise PlanError(
-        f"{output}: is a name for {named}, and the format is {options.format}; "
-        f"give it a name that ends with .{options.format}"
-    )
-
-
-def _check_password(options: BackupOptions, *, encrypted: bool) -> None:
-    """Raise PlanError where a password is missing, or can't get to where it is needed."""
-    if options.hide_names and not encrypted:
-        raise PlanError("--hide-names: needs a password; give it with -p")
-    if encrypted and options.password_block is None and options.cluster.startswith(_NETWORK):
-        raise PlanError(
-            f"--cluster: a typed password does not reach the workers of {options.cluster}; "
-            "keep it in a Prefect block and name that with --password-block"
-        )
-
-
-def _rules(options: BackupOptions) -> Rules:
-    return Rules.build(
-        include=options.include,
-        exclude=options.exclude,
-        exclude_from=options.exclude_from,
-        max_file_size=options.max_file_size,
-        one_file_system=options.one_file_system,
-        use_markers=not options.ignore_markers,
-    )
-
-
 def _identities(paths: Iterable[Path]) -> frozenset[tuple[int, int]]:
     """Give (device, inode) of those that are there."""
     found = set()
@@ -471,63 +521,3 @@ def _identities(paths: Iterable[Path]) -> frozenset[tuple[int, int]]:
             status = path.stat()
             found.add((status.st_dev, status.st_ino))
     return frozenset(found)
-
-
-def _failed(errors: Sequence[Problem]) -> int:
-    """Count the errors that are about a file, folder or source."""
-    return sum(problem.code != problems.NO_MATCH for problem in errors)
-
-
-class Assembling:
-    """An assembler at work in a thread of its own; a context manager that ends it."""
-
-    def __init__(self, assembler: Assembler, folder: Path) -> None:
-        self._assembler = assembler
-        self._folder = folder
-        self._no_more = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="assemble", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._assembler.run(self._no_more.is_set)
-        except BaseException as error:  # raised again by `check`; nobody sees a thread's own end
-            self._error = error
-            staging.request_cancel(self._folder)  # the workers' effort would be lost
-
-    def check(self) -> None:
-        """Raise what stopped the assembler, if anything did."""
-        if self._error is not None:
-            raise self._error
-
-    def finish(
-        self, header: manifest.Header, owners: tuple[dict[str, str], dict[str, str]]
-    ) -> Assembly:
-        """Take in what the workers have finished, and end the archive.
-
-        Raises what stopped the assembler, and Interrupted after a cancel.
-        """
-        self._no_more.set()
-        self._thread.join()
-        self.check()
-        if staging.is_cancelled(self._folder):
-            raise Interrupted("stopped on request")
-        users, groups = owners
-        return self._assembler.finish(header, users=users, groups=groups)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._no_more.set()
-        self._thread.join()
-        self._assembler.close()
-        if isinstance(error, Interrupted) and self._error is not None:
-            # Nobody asked to stop: it was this error that called the workers off.
-            raise self._error from error

@@ -24,10 +24,16 @@ from pybak.formats.streams import Piece
 from pybak.problems import Problem, unpack_problems
 
 _WRITE_BYTES: Final = 1 << 20
+_LARGE_BYTES: Final = 64 << 10
+"""What is hashed and written by itself rather than copied together."""
 
 
 Place = tuple[int, bytes]
 """An entry's root, by its number, and its path there."""
+
+
+Absent = tuple[int, bytes, str]
+"""An entry that is not in the archive: root, path, and the code of what was wrong with it."""
 
 
 class Meta(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +75,8 @@ class SegmentIndex(msgspec.Struct, frozen=True, array_like=True):
     ZIP segments have their members' `central` directory records, tar segments the `pieces` that
     they are made of. `lost` counts what the format can't keep, by what it is. `packed_problems`
     are as `pybak.problems.pack_problems` gives them. `unlinkable` are files with several names of
-    which the archive holds nothing under this name, or another file by now.
+    which the archive holds nothing under this name, or another file by now. `absent` are all
+    entries of the batch that the archive does not hold.
     """
 
     segment: str
@@ -85,6 +92,7 @@ class SegmentIndex(msgspec.Struct, frozen=True, array_like=True):
     pieces: list[Piece] = []
     lost: dict[str, int] = {}
     unlinkable: list[Place] = []
+    absent: list[Absent] = []
 
     @property
     def problems(self) -> list[Problem]:
@@ -129,9 +137,14 @@ class SegmentWriter:
 
     def add(self, *pieces: Buffer) -> None:
         """Append bytes."""
-        self._pieces += pieces
         length = sum(map(len, pieces))
         self.size += length
+        if length >= _LARGE_BYTES:
+            self._flush()
+            for piece in pieces:
+                self._write(piece)
+            return
+        self._pieces += pieces
         self._pending += length
         if self._pending >= _WRITE_BYTES:
             self._flush()
@@ -150,6 +163,9 @@ class SegmentWriter:
         block = b"".join(self._pieces)
         self._pieces.clear()
         self._pending = 0
+        self._write(block)
+
+    def _write(self, block: Buffer) -> None:
         self._sha.update(block)
         view = memoryview(block)
         while view:

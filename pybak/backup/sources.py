@@ -39,12 +39,20 @@ _MISSING: Final = {
 class Sources(msgspec.Struct, frozen=True):
     """The roots to walk, in the order given, and the sources that could not be found.
 
-    No two roots have the same member prefix. Where the prefix of one lies below that of another,
-    it is the name that its files would have there too.
+    `missing` are these as roots: they have names too, so that the others are called the same
+    whether they are there or not. No two roots have the same member prefix. Where the prefix of one
+    lies below that of another, it is the name that its files would have there too.
     """
 
     roots: tuple[Root, ...]
     problems: tuple[Problem, ...]
+    missing: tuple[Root, ...] = ()
+
+    def job(self, given: str | None) -> str:
+        """Give the name of the job: as given, or the paths of all sources, there or not."""
+        if given:
+            return given
+        return ", ".join(sorted(os.fsdecode(root.source) for root in (*self.roots, *self.missing)))
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -78,19 +86,23 @@ def resolve_sources(
         raise PlanError("there is no source; name a folder or a file to back up")
     start = _start(cwd)
     found: dict[tuple[object, ...], _Found] = {}
+    missing: list[_Found] = []
     problems: dict[str, Problem] = {}
     for name in names:
         try:
             one = _find(name, start)
         except OSError as error:
             problem = _problem(name, start, error)
-            problems.setdefault(problem.path, problem)
+            if problem.path not in problems:
+                problems[problem.path] = problem
+                missing.append(_absent(name, start))
         else:
             found.setdefault(one.key, one)
     if not found:
         texts = "; ".join(f"{p.path}: {p.message}" for p in problems.values())
         raise NotFoundError(f"no source can be read; check the paths: {texts}")
-    return Sources(_name(list(found.values())), tuple(problems.values()))
+    roots = _name([*found.values(), *missing])
+    return Sources(roots[: len(found)], tuple(problems.values()), roots[len(found) :])
 
 
 def _listed(name: str, stdin: BinaryIO | None) -> Iterator[str]:
@@ -136,15 +148,26 @@ def _find(name: str, start: bytes) -> _Found:
         kind = _REFUSED_KINDS.get(stat.S_IFMT(info.st_mode), "neither file nor folder")
         raise PlanError(f"the source {name} is {kind}; name a folder or a file")
     real = os.path.realpath(joined)
-    spelled = _normal(joined)
-    if b".." in path.split(b"/") and os.path.realpath(spelled) != real:
-        # `link/..` is the folder above what the link points to.
-        spelled = real
-    source = real if os.path.islink(spelled) else spelled
+    spelled, source = _spelled_and_source(joined, real)
     if stat.S_ISDIR(info.st_mode):
         # Also tells that two spellings are one on a file system that ignores case.
         return _Found(spelled, source, (info.st_dev, info.st_ino))
     return _Found(spelled, source, (real,))
+
+
+def _absent(name: str, start: bytes) -> _Found:
+    """Give a source that is not there the paths that it would have."""
+    joined = os.path.join(start, os.fsencode(name))
+    return _Found(*_spelled_and_source(joined, os.path.realpath(joined)), ())
+
+
+def _spelled_and_source(joined: bytes, real: bytes) -> tuple[bytes, bytes]:
+    """Give the path as it was named, normalised, and the one to read: of a link, its target."""
+    spelled = _normal(joined)
+    if b".." in joined.split(b"/") and os.path.realpath(spelled) != real:
+        # `link/..` is the folder above what the link points to.
+        spelled = real
+    return spelled, real if os.path.islink(spelled) else spelled
 
 
 def _normal(path: bytes) -> bytes:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pybak.catalog.runs import Catalog, CatalogError
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from pybak.catalog.history import History
+
 
 class RunRecorder:
-    """Writes one run's row; a catalog that fails is noted in `problem` and left alone."""
+    """Writes one run's row; a catalog that fails is noted in `problem` and left alone.
+
+    `seq` is the run's number in its job, None where the catalog fails.
+    """
 
     def __init__(
         self,
@@ -24,13 +32,23 @@ class RunRecorder:
     ) -> None:
         """Insert the run as running."""
         self.problem: str | None = None
+        self.seq: int | None = None
         self._run_id = run_id
         self._catalog: Catalog | None = None
         try:
             self._catalog = Catalog(url)
-            self._catalog.begin_run(run_id, kind=kind, job=job, options=options, now=now)
+            self.seq = self._catalog.begin_run(run_id, kind=kind, job=job, options=options, now=now)
         except CatalogError as error:
             self.problem = str(error)
+
+    @property
+    def history(self) -> History | None:
+        """What the catalog knows of earlier runs; None where it fails."""
+        if self._catalog is None or self.problem is not None:
+            return None
+        from pybak.catalog.history import History
+
+        return History(self._catalog.database)
 
     def finish(
         self,
@@ -40,14 +58,22 @@ class RunRecorder:
         now: datetime,
         archive: str | None = None,
         message: str | None = None,
+        write: Callable[[Connection], object] | None = None,
     ) -> str | None:
-        """Complete the row; give what went wrong with the catalog in this run, if anything."""
+        """Complete the row; give what went wrong with the catalog in this run, if anything.
+
+        `write` takes over where the run made a snapshot: it writes all there is in one transaction.
+        """
         if self._catalog is not None and self.problem is None:
             try:
-                self._catalog.finish_run(
-                    self._run_id,
-                    status=status, counts=counts, now=now, archive=archive, message=message,
-                )  # fmt: skip
+                if write is not None:
+                    with self._catalog.database.transaction() as connection:
+                        write(connection)
+                else:
+                    self._catalog.finish_run(
+                        self._run_id,
+                        status=status, counts=counts, now=now, archive=archive, message=message,
+                    )  # fmt: skip
             except CatalogError as error:
                 self.problem = str(error)
         if self._catalog is not None:

@@ -6,71 +6,48 @@ backup goes on without it.
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
-from sqlmodel import Session, SQLModel, col, create_engine, func, select
+from sqlmodel import col, func, select
 
+from pybak.catalog.engine import Database
+from pybak.catalog.failures import CatalogError
 from pybak.catalog.models import Run
-from pybak.errors import PyBakError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlmodel import Session
+
+__all__ = ["RUNNING", "Catalog", "CatalogError"]
 
 RUNNING: Final = "running"
-_BUSY_SECONDS = 10
-_MAKE_PAUSES: Final = (0.02, 0.1)
-_NUMBER_PAUSES: Final = (0.0, 0.0, 0.01, 0.01, 0.02, 0.02, 0.05, 0.05, 0.1, 0.1)
-
-
-class CatalogError(PyBakError):
-    """The catalog can't be read or written."""
+# Keeps runs that begin at once from taking one number; see `engine._SCHEMA_LOCK`.
+_NUMBER_LOCK: Final = 0x5079_4261_6B02
 
 
 class Catalog:
     """An open catalog. Cheap to make; each call is a transaction of its own."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        with self._translated():
-            self._engine = _engine(url)
-            self._make_tables()
-
-    def _make_tables(self) -> None:
-        for pause in _MAKE_PAUSES:
-            try:
-                SQLModel.metadata.create_all(self._engine)
-                return
-            except DBAPIError:  # another first run made them meanwhile
-                time.sleep(pause)
-        SQLModel.metadata.create_all(self._engine)
+        self.database = Database(url)
+        self.database.open()
 
     def begin_run(
         self, run_id: str, *, kind: str, job: str, options: Mapping[str, Any], now: datetime
-    ) -> None:
-        """Insert a run as running, with the next number of its job."""
-        with self._translated():
-            for pause in _NUMBER_PAUSES:
-                try:
-                    self._insert(run_id, kind, job, options, now)
-                    return
-                except IntegrityError:  # another run of the job took the number meanwhile
-                    time.sleep(pause)
-            self._insert(run_id, kind, job, options, now)
-
-    def _insert(
-        self, run_id: str, kind: str, job: str, options: Mapping[str, Any], now: datetime
-    ) -> None:
-        with Session(self._engine) as session:
+    ) -> int:
+        """Insert a run as running, with the next number of its job; give the number."""
+        with self.writing() as session:
+            if self.database.is_postgres:
+                session.execute(select(func.pg_advisory_xact_lock(_NUMBER_LOCK)))
             last = session.exec(select(func.max(Run.seq)).where(Run.job == job)).one()
+            seq = (last or 0) + 1
             session.add(
                 Run(
                     run_id=run_id,
-                    seq=(last or 0) + 1,
+                    seq=seq,
                     kind=kind,
                     job=job,
                     status=RUNNING,
@@ -78,7 +55,7 @@ class Catalog:
                     options=dict(options),
                 )
             )
-            session.commit()
+        return seq
 
     def finish_run(
         self,
@@ -91,7 +68,7 @@ class Catalog:
         message: str | None = None,
     ) -> None:
         """Write how a run ended; a run that was never begun is left alone."""
-        with self._translated(), Session(self._engine) as session:
+        with self.writing() as session:
             run = session.get(Run, run_id)
             if run is None:
                 return
@@ -101,16 +78,24 @@ class Catalog:
             run.message = message
             run.counts = dict(counts)
             session.add(run)
-            session.commit()
 
     def get_run(self, run_id: str) -> Run | None:
         """Give one run."""
-        with self._translated(), Session(self._engine) as session:
+        with self.session() as session:
             return session.get(Run, run_id)
+
+    def runs_like(self, start: str) -> list[Run]:
+        """Give the run with this id, or all backups whose id starts like this."""
+        exact = self.get_run(start)
+        if exact is not None:
+            return [exact]
+        with self.session() as session:
+            starts = col(Run.run_id).startswith(start, autoescape=True)
+            return list(session.exec(select(Run).where(starts, Run.kind == "backup")))
 
     def newest_archive(self, job: str) -> str | None:
         """Give the archive of the job's newest good backup."""
-        with self._translated(), Session(self._engine) as session:
+        with self.session() as session:
             query = (
                 select(Run.archive)
                 .where(Run.job == job, Run.kind == "backup", col(Run.archive).is_not(None))
@@ -121,7 +106,7 @@ class Catalog:
 
     def archives(self, job: str | None = None) -> list[str]:
         """List the archives of all good backups, or of one job's, the newest first."""
-        with self._translated(), Session(self._engine) as session:
+        with self.session() as session:
             query = select(Run.archive).where(Run.kind == "backup", col(Run.archive).is_not(None))
             if job is not None:
                 query = query.where(Run.job == job)
@@ -130,52 +115,22 @@ class Catalog:
 
     def backup_jobs(self) -> list[str]:
         """List the names of all jobs that have an archive."""
-        with self._translated(), Session(self._engine) as session:
+        with self.session() as session:
             query = select(Run.job).where(Run.kind == "backup", col(Run.archive).is_not(None))
             return sorted(set(session.exec(query)))
 
-    @contextmanager
-    def session(self) -> Iterator[Session]:
-        """Open a session for other tables of the catalog; failures become CatalogError."""
-        with self._translated(), Session(self._engine) as session:
-            yield session
+    def session(self) -> AbstractContextManager[Session]:
+        """Open a session to read; the objects that it gives stay usable afterwards."""
+        return self.database.session()
+
+    def writing(self) -> AbstractContextManager[Session]:
+        """Open a session to change things; it is committed at the end of the block."""
+        return self.database.writing()
+
+    def connection(self) -> AbstractContextManager[Connection]:
+        """Begin a change by plain statements, as `Database.transaction` does."""
+        return self.database.transaction()
 
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (SQLAlchemyError, ArgumentError, OSError, ImportError, UnicodeError) as error:
-            cause = getattr(error, "orig", None) or error
-            where = _without_password(self._url)
-            message = f"{where}: the catalog can't be used ({str(cause).splitlines()[0]})"
-            raise CatalogError(message) from error
-
-
-def _engine(url: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
-    if parsed.database and parsed.database != ":memory:":
-        Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not parsed.database.startswith("file:"):
-            # SQLite would let everybody read it. Its side files take its mode.
-            os.close(os.open(parsed.database, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600))
-    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
-
-    @event.listens_for(engine, "connect")
-    def use_write_ahead_log(connection: Any, _record: object) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    return engine
-
-
-def _without_password(url: str) -> str:
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return "PYBAK_CATALOG_URL"
+        self.database.close()

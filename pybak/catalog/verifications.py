@@ -71,9 +71,8 @@ class VerificationLog:
         if self._catalog is None:
             return
         try:
-            with self._catalog.session() as session:
+            with self._catalog.writing() as session:
                 session.add(verification)
-                session.commit()
         except CatalogError as error:
             self._give_up(error)
 

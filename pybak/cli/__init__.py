@@ -12,22 +12,31 @@ from pybak.cli.commands import (
     restore_command,
     verify_command,
 )
+from pybak.cli.drill import DrillRequest, drill_command
 from pybak.cli.output import View, binary_stdout, emit, print_error, run_guarded
 from pybak.cli.passwords import Password, hand_over, warn_if_weak
+from pybak.cli.prune import PruneRequest, prune_command
+from pybak.cli.rebuild import RebuildRequest, rebuild_command
 from pybak.cli.running import main
 
 __all__ = [
     "BackupRequest",
+    "DrillRequest",
     "Password",
+    "PruneRequest",
+    "RebuildRequest",
     "RestoreRequest",
     "VerifyRequest",
     "View",
     "backup_command",
     "binary_stdout",
+    "drill_command",
     "emit",
     "hand_over",
     "main",
     "print_error",
+    "prune_command",
+    "rebuild_command",
     "restore_command",
     "run_guarded",
     "verify_command",

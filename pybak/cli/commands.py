@@ -52,7 +52,7 @@ class BackupRequest:
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """A restore that was asked for; `archive` is a path, a run id or `latest`.
+    """A restore that was asked for; `archive` is a path, a run's id or `latest`.
 
     `to` is None for one file that goes to stdout.
     """
@@ -117,6 +117,11 @@ def backup_command(run: Callable[[BackupRequest], int]) -> click.Command:
                 "give a password with -p"
             )
         check_reaches_workers(password, options.cluster)
+        if options.full_every is not None and options.mode == "full":
+            raise PlanError(
+                "--full-every: every run is full without --mode incremental or differential; "
+                "add one of these"
+            )
         return run(
             BackupRequest(
                 sources=sources,
@@ -140,6 +145,8 @@ def backup_command(run: Callable[[BackupRequest], int]) -> click.Command:
             "Which files": _FILES_HELP,
             "What is written": ("format", "level", "password", "password_block", "hide_names",
                                 "split", "checksum"),
+            "History": ("mode", "full_every", "tag", "checksum_compare", "ignore_ctime",
+                        "ignore_inode", "allow_empty", "wait", "wait_limit"),
             "How": ("workers", "chunk_size", "memory_limit", "staging", "cluster", "dry_run"),
             "This command": _COMMON,
         },
@@ -154,7 +161,7 @@ def restore_command(run: Callable[[RestoreRequest], int]) -> click.Command:
 
     extras = (
         Setting(
-            "archive", "An archive, a run's id, or `latest`.",
+            "archive", "An archive, a run's id, or `latest`, which --at means by itself.",
             metavar="ARCHIVE", many=True, is_path=True, in_environment=False,
         ),
         # PYBAK_TO says where backups go; it must never say where a restore writes.
@@ -172,6 +179,9 @@ def restore_command(run: Callable[[RestoreRequest], int]) -> click.Command:
 
     def checked(parsed: Parsed) -> int:
         archives = texts(parsed.given.get("archive"))
+        options = cast("RestoreOptions", parsed.options)
+        if not archives and options.at is not None:
+            archives = ("latest",)
         if not archives:
             raise PlanError("no ARCHIVE; name an archive, a run id or latest")
         if len(archives) > 1:
@@ -179,12 +189,11 @@ def restore_command(run: Callable[[RestoreRequest], int]) -> click.Command:
                 f"{len(archives)} archives named, {printable(archives[1])} is one too many; "
                 "restore one at a time"
             )
-        options = cast("RestoreOptions", parsed.options)
         return run(
             RestoreRequest(
                 archive=archives[0],
                 to=_target(parsed, options),
-                job=job_name(parsed.given.get("job")),
+                job=text(parsed.given.get("job")),
                 password=password_of(parsed.given),
                 options=options,
                 view=parsed.view,
@@ -194,11 +203,14 @@ def restore_command(run: Callable[[RestoreRequest], int]) -> click.Command:
     return build_command(
         "restore",
         RestoreOptions,
-        about="Restore files from an archive. Nothing is ever written outside the folder --to.",
+        about=(
+            "Restore files from an archive or from the history of a job. Nothing is ever written "
+            "outside the folder --to."
+        ),
         usage="[OPTIONS] ARCHIVE|RUN|latest --to DIR|--stdout",
         extras=extras,
         groups={
-            "Where": ("archive", "to", "stdout", "job", "password", "password_block"),
+            "Where": ("archive", "to", "stdout", "job", "at", "password", "password_block"),
             "Which files": _FILES_HELP,
             "How": ("owner", "workers", "cluster", "max_ratio", "max_members", "dry_run"),
             "This command": _COMMON,
@@ -228,7 +240,7 @@ def verify_command(run: Callable[[VerifyRequest], int]) -> click.Command:
         return run(
             VerifyRequest(
                 archives=archives,
-                job=job_name(parsed.given.get("job")),
+                job=text(parsed.given.get("job")),
                 password=password_of(parsed.given),
                 options=cast("VerifyOptions", parsed.options),
                 view=parsed.view,
@@ -287,7 +299,10 @@ def _target(parsed: Parsed, options: RestoreOptions) -> str | None:
 
 
 def job_name(given: Given | None) -> str | None:
-    """Give the job that was named. Raises PlanError for what can't be part of a file name."""
+    """Give the job that a backup is of. Raises PlanError for what can't be part of a file name.
+
+    A job without a name is called after its sources; it can be looked up by that, slashes and all.
+    """
     job = text(given)
     if given is not None and job is not None and ("/" in job or escape(job) != job):
         raise PlanError(

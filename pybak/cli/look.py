@@ -1,4 +1,4 @@
-"""`pybak list` and `pybak find`: what archives hold.
+"""`pybak list` and `pybak find`: what archives and snapshots hold.
 
 Members are printed as they are listed, so that `| head` ends early. Names of people's files are
 shown so that nothing in them moves a cursor; `--json` gives them byte for byte.
@@ -6,47 +6,50 @@ shown so that nothing in them moves a cursor; `--json` gives them byte for byte.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from pybak.cli import rows
 from pybak.cli.building import Parsed, build_command
-from pybak.cli.commands import job_name
-from pybak.cli.output import View, print_error, print_text
-from pybak.cli.passwords import BLOCK, PASSWORD, chosen_password, password_of
-from pybak.cli.settings import Given, Setting, shown, texts
-from pybak.display import printable, shell_word
-from pybak.entries import FILE, FOLDER, LINK
-from pybak.errors import (
-    ArchiveError,
-    ExitCode,
-    NotFoundError,
-    PlanError,
-    PyBakError,
-    WrongPasswordError,
+from pybak.cli.found import Place, add_matches, known_places, matches_in
+from pybak.cli.history import JOB, opened_catalog
+from pybak.cli.lines import Lines, json_close, json_open
+from pybak.cli.listed import list_snapshot
+from pybak.cli.members import (
+    about,
+    add_found,
+    add_members,
+    as_error,
+    chosen_members,
+    listing_errors,
+    no_match,
+    opened,
+    problem_json,
+    selector_of,
+    tell,
+    total_of,
 )
+from pybak.cli.output import print_error
+from pybak.cli.passwords import BLOCK, PASSWORD, chosen_password, password_of
+from pybak.cli.settings import Given, Setting, shown, text, texts
+from pybak.display import printable
+from pybak.errors import ExitCode, NotFoundError, PlanError, PyBakError
 from pybak.formats.archive import Limits
-from pybak.formats.zip_directory import Member
-from pybak.problems import DAMAGED, Problem
+from pybak.problems import Problem
 from pybak.units import format_count
+from pybak.volumes.find import VolumeSet
 
 if TYPE_CHECKING:
     import click
 
-    from pybak.formats.archive import Archive
-    from pybak.formats.listing import Listed, Listing
-    from pybak.volumes.find import VolumeSet
+    from pybak.catalog.engine import Database
+    from pybak.restore.ask import Asked
+    from pybak.restore.select import Selector
 
-_BLOCK_LINES: Final = 500
-_NAMED: Final = 20
-_JOB: Final = Setting(
-    "job", "The job whose backups are meant.", ("--job",), metavar="NAME", in_environment=False
-)
+_NO_BACKUP: Final = "no backup is known that is still there; name archives to search"
 _MAX_RATIO: Final = Setting(
     "max_ratio", "Refuse what unpacks to more than this many times its size (250).",
     ("--max-ratio",), metavar="TIMES",
@@ -69,7 +72,7 @@ def list_command() -> click.Command:
     return _command(
         "list",
         _list,
-        about="Show what an archive holds: all members, or those that match a pattern.",
+        about="Show what an archive or a backup holds: all, or what matches a pattern.",
         usage="[OPTIONS] ARCHIVE|RUN|latest [PATTERN]...",
         argument=Setting(
             "words", "An archive, a run's id or `latest`; and which members.",
@@ -100,7 +103,7 @@ def _command(name: str, run: Any, *, about: str, usage: str, argument: Setting) 
         usage=usage,
         program=f"pybak {name}",
         epilog=_EPILOG,
-        extras=(argument, _JOB, PASSWORD, BLOCK, _MAX_RATIO, _MAX_MEMBERS),
+        extras=(argument, JOB, PASSWORD, BLOCK, _MAX_RATIO, _MAX_MEMBERS),
         groups={
             "Which": ("words", "job", "password", "password_block"),
             "Limits": ("max_ratio", "max_members"),
@@ -115,31 +118,45 @@ def _list(parsed: Parsed) -> int:
     which, *patterns = texts(parsed.given.get("words")) or (None,)
     if which is None:
         raise PlanError("no ARCHIVE; name an archive, a run id or latest")
-    selector = _selector(patterns)
+    selector = selector_of(patterns)
     limits = _limits(parsed)
     found = _locate(which, parsed)
-    with _opened(found, _password(parsed), limits) as (archive, listing):
-        chosen = _chosen(listing, selector)
-        errors = _listing_errors(listing)
-        total = _total(archive, chosen, is_whole=not patterns)
-        out = _Lines(parsed.view)
-        if parsed.view.json:
-            out.add(_json_open(_about(archive, listing), "members"))
-            _add_members(out, archive, chosen)
-            problems = [_problem_json(problem) for problem in errors]
-            status = "damaged" if errors else "success"
-            out.add(_json_close({"total": total, "status": status, "errors": problems}))
-        else:
-            out.add(rows.HEADING)
-            _add_members(out, archive, chosen)
-            out.add(rows.total_line(total, chosen=bool(patterns)))
-        out.flush()
-    _tell(errors)
+    errors: list[Problem] = []
+    out = Lines(parsed.view)
+    if isinstance(found, VolumeSet):
+        errors = _list_archive(out, found, _password(parsed), limits, selector)
+    elif found.snapshot is not None:
+        with opened_catalog() as (_, history):
+            archives = history.archives(found.snapshot)
+            list_snapshot(out, history, found.snapshot, archives, selector)
+    out.flush()
+    tell(errors)
     for pattern in selector.unmatched() if selector else ():
-        print_error(_no_match(pattern))
+        print_error(no_match(pattern))
     if errors:
         return ExitCode.FAILED
     return ExitCode.PARTIAL if selector and selector.unmatched() else ExitCode.DONE
+
+
+def _list_archive(
+    out: Lines, found: VolumeSet, password: bytes | None, limits: Limits, selector: Selector | None
+) -> list[Problem]:
+    """Print an archive's members; give what is wrong with it."""
+    with opened(found, password, limits) as (archive, listing):
+        chosen = chosen_members(listing, selector)
+        errors = listing_errors(listing)
+        total = total_of(archive, chosen, is_whole=selector is None)
+        if out.view.json:
+            out.add(json_open(about(archive, listing), "members"))
+            add_members(out, archive, chosen)
+            problems = [problem_json(problem) for problem in errors]
+            status = "damaged" if errors else "success"
+            out.add(json_close({"total": total, "status": status, "errors": problems}))
+        else:
+            out.add(rows.HEADING)
+            add_members(out, archive, chosen)
+            out.add(rows.total_line(total, chosen=selector is not None))
+        return errors
 
 
 def _find(parsed: Parsed) -> int:
@@ -148,61 +165,88 @@ def _find(parsed: Parsed) -> int:
         raise PlanError("no PATTERN; say what to find, such as '*.txt'")
     if not pattern.strip() or pattern.startswith(("!", "#")):
         raise PlanError(f"{shown(pattern)} finds nothing by itself; begin it with another sign")
-    _selector([pattern])  # refused before anything is opened
-    limits = _limits(parsed)
-    places = _places(pattern, names, parsed)
-    password = _password(parsed)
-    out = _Lines(parsed.view)
-    if parsed.view.json:
-        out.add(_json_open({"pattern": pattern}, "archives"))
-    errors: list[PyBakError] = []
-    matches = hits = opened = 0
-    for found in places:
+    selector_of([pattern])  # refused before anything is opened
+    search = _Search(pattern, parsed)
+    if names:
+        places = _named_places(pattern, names, parsed)
+        search.prepare()
+        for place in places:
+            search.look_into(place)
+    else:
         with ExitStack() as stack:
             try:
-                archive, listing = stack.enter_context(_opened(found, password, limits))
+                database, _ = stack.enter_context(opened_catalog())
+            except NotFoundError as error:
+                raise NotFoundError(_NO_BACKUP) from error
+            places = known_places(database, text(parsed.given.get("job")))
+            if not places:
+                raise NotFoundError(_NO_BACKUP)
+            search.prepare()
+            for place in places:
+                search.look_into(place, database)
+    return search.finish(len(places))
+
+
+class _Search:
+    """A search of archives, printed as it goes on."""
+
+    def __init__(self, pattern: str, parsed: Parsed) -> None:
+        self._pattern = pattern
+        self._limits = _limits(parsed)
+        self._parsed = parsed
+        self._password: bytes | None = None
+        self._out = Lines(parsed.view)
+        self._errors: list[PyBakError] = []
+        self._matches = self._hits = self._opened = 0
+
+    def prepare(self) -> None:
+        """Ask for the password if need be, and begin to print."""
+        self._password = _password(self._parsed)
+        if self._parsed.view.json:
+            self._out.add(json_open({"pattern": self._pattern}, "archives"))
+
+    def look_into(self, place: Place, database: Database | None = None) -> None:
+        """Search one archive; one that can't be read is remembered."""
+        count = 0
+        is_first = not self._hits
+        selector = selector_of([self._pattern])
+        assert selector is not None
+        if place.facts is not None and database is not None:
+            self._opened += 1
+            found = matches_in(database, place.facts, selector)
+            count = add_matches(self._out, place.facts, found, is_first=is_first)
+        elif place.volumes is not None:
+            try:
+                with opened(place.volumes, self._password, self._limits) as (archive, listing):
+                    self._opened += 1
+                    chosen = chosen_members(listing, selector)
+                    problems = listing_errors(listing)[:1]
+                    self._errors += [as_error(archive, problem) for problem in problems]
+                    if chosen:
+                        add_found(self._out, archive, listing, chosen, is_first=is_first)
+                    count = len(chosen)
             except PyBakError as why:
-                errors.append(why)
-                continue
-            opened += 1
-            chosen = _chosen(listing, _selector([pattern]))
-            errors += [_as_error(archive, problem) for problem in _listing_errors(listing)[:1]]
-            if chosen:
-                _add_found(out, archive, listing, chosen, is_first=not hits)
-                hits += 1
-                matches += len(chosen)
-            out.flush()
-    if parsed.view.json:
-        total = {"members": matches, "archives": hits, "searched": len(places)}
-        out.add(_json_close({"total": total, **_json_errors("find", errors)}))
-    elif matches:
-        count = format_count(matches, "match", "matches")
-        out.add(f"\n{count} in {hits} of {format_count(len(places), 'archive')}")
-    out.flush()
-    for error in errors:
-        print_error(str(error))
-    if not matches and opened:
-        print_error(_no_match(pattern))
-    if errors:
-        return errors[0].exit_code
-    return ExitCode.DONE if matches else ExitCode.PARTIAL
+                self._errors.append(why)
+        self._matches += count
+        self._hits += bool(count)
+        self._out.flush()
 
-
-def _add_found(
-    out: _Lines, archive: Archive, listing: Listing, chosen: Sequence[Listed], *, is_first: bool
-) -> None:
-    if out.view.json:
-        out.add(("" if is_first else ",") + _json_open(_about(archive, listing), "members"))
-        _add_members(out, archive, chosen)
-        out.add(_json_close({}))
-    else:
-        out.add(("" if is_first else "\n") + printable(archive.label) + ":")
-        _add_members(out, archive, chosen)
-
-
-def _as_error(archive: Archive, problem: Problem) -> PyBakError:
-    where = f"{printable(problem.path)}: " if problem.path else ""
-    return ArchiveError(f"{archive.label}: {where}{problem.message}; check it with verify")
+    def finish(self, places: int) -> int:
+        """Print the sum of a search of so many places; give the exit code."""
+        if self._parsed.view.json:
+            total = {"members": self._matches, "archives": self._hits, "searched": places}
+            self._out.add(json_close({"total": total, **_json_errors("find", self._errors)}))
+        elif self._matches:
+            count = format_count(self._matches, "match", "matches")
+            self._out.add(f"\n{count} in {self._hits} of {format_count(places, 'archive')}")
+        self._out.flush()
+        for error in self._errors:
+            print_error(str(error))
+        if not self._matches and self._opened:
+            print_error(no_match(self._pattern))
+        if self._errors:
+            return self._errors[0].exit_code
+        return ExitCode.DONE if self._matches else ExitCode.PARTIAL
 
 
 def _json_errors(command: str, errors: Sequence[PyBakError]) -> dict[str, Any]:
@@ -214,30 +258,69 @@ def _json_errors(command: str, errors: Sequence[PyBakError]) -> dict[str, Any]:
     }
 
 
-def _places(pattern: str, names: Sequence[str], parsed: Parsed) -> list[VolumeSet]:
-    """Give the archives to search."""
+def _named_places(pattern: str, names: Sequence[str], parsed: Parsed) -> list[Place]:
+    """Give the archives that were named."""
+    job = text(parsed.given.get("job"))
     try:
-        if names:
-            return [_locate(name, parsed) for name in names]
+        return [Place(volumes=_archive(name, job)) for name in names]
     except NotFoundError as error:
         if os.path.isfile(pattern):
             raise NotFoundError(f"{error} (the pattern comes first, then archives)") from error
         raise
+
+
+def _locate(which: str, parsed: Parsed) -> VolumeSet | Asked:
+    """Give the archive that is meant, or the snapshot if that lies in several."""
+    asked = _ask(which, text(parsed.given.get("job")))
+    if asked.snapshot is None:
+        assert asked.archive is not None
+        return asked.archive
+    with opened_catalog() as (_, history):
+        archives = history.archives(asked.snapshot)
+    if len(archives) != 1 or archives[0].run_id != asked.snapshot.run_id:
+        return asked
+    return _whole(archives[0].name)
+
+
+def _whole(archive: str) -> VolumeSet:
+    """Find an archive that the catalog names."""
+    from pybak.volumes.find import find_volumes
+
+    try:
+        return find_volumes(os.fsencode(archive))
+    except NotFoundError as error:
+        message = f"{printable(archive)}: the archive is no longer there; name another one"
+        raise NotFoundError(message) from error
+
+
+def _archive(which: str, job: str | None) -> VolumeSet:
+    """Give one archive to search: of a run, the one that it made."""
+    asked = _ask(which, job)
+    if asked.archive is not None:
+        return asked.archive
+    assert asked.snapshot is not None
+    return _whole(asked.snapshot.archive or "")
+
+
+def _ask(which: str, job: str | None) -> Asked:
+    """Find what is meant; looking makes no catalog."""
+    from pybak.catalog.presence import has_catalog
     from pybak.home import catalog_url
-    from pybak.locate import known_archives
+    from pybak.paths import user_path
+    from pybak.portable import from_portable
+    from pybak.restore.ask import Asked, ask
+    from pybak.volumes.find import find_volumes
 
-    places = known_archives(job_name(parsed.given.get("job")), catalog_url=catalog_url())
-    if not places:
-        raise NotFoundError("no backup is known that is still there; name archives to search")
-    return places
-
-
-def _locate(which: str, parsed: Parsed) -> VolumeSet:
-    from pybak.home import catalog_url
-    from pybak.locate import locate_archive
-
-    job = job_name(parsed.given.get("job"))
-    return locate_archive(which, job=job, catalog_url=catalog_url())
+    path = user_path(from_portable(which))
+    try:
+        return Asked(find_volumes(os.fsencode(path)))
+    except NotFoundError:
+        if not has_catalog(catalog_url()):
+            if "/" in which or path.suffix:
+                raise
+            why = f"{shown(which)}: neither a file nor a known run; there is no catalog yet"
+            raise NotFoundError(why) from None
+    return ask(which, job=job, at=None, catalog_url=catalog_url())
 
 
 def _password(parsed: Parsed) -> bytes | None:
@@ -265,175 +348,3 @@ def _number(given: Given | None, kind: type[int] | type[float], default: float) 
         noun = "whole number" if kind is int else "number"
         raise PlanError(f"{given.origin}: {shown(given.value)} is no {noun} of 1 or more")
     return value
-
-
-@contextmanager
-def _opened(
-    found: VolumeSet, password: bytes | None, limits: Limits
-) -> Iterator[tuple[Archive, Listing]]:
-    from pybak.formats.opening import open_archive
-    from pybak.formats.zip_aes import ADVICE
-
-    with open_archive(found.paths, password=password) as archive:
-        listing = archive.listing(limits)
-        if listing.encrypted:
-            raise WrongPasswordError(f"{archive.label}: is encrypted; {ADVICE}")
-        yield archive, listing
-
-
-def _selector(patterns: Sequence[str]) -> Any:
-    if not patterns:
-        return None
-    from pybak.restore.select import Selector
-
-    return Selector(patterns)
-
-
-def _chosen(listing: Listing, selector: Any) -> list[Listed]:
-    if selector is None:
-        return listing.members
-    return [
-        member
-        for member in listing.members
-        if selector.wants(member.name.strip(b"/"), is_folder=member.kind == FOLDER)
-    ]
-
-
-def _add_members(out: _Lines, archive: Archive, members: Iterable[Listed]) -> None:
-    separator = ""
-    for member in members:
-        link = _link(archive, member)
-        if out.view.json:
-            out.add(separator + rows.as_json(member, _stored(archive, member), link))
-            separator = ","
-        else:
-            out.add(rows.line(member, _ratio(archive, member), link))
-
-
-def _stored(archive: Archive, member: Listed) -> int | None:
-    """Give the bytes that a member takes in the archive; None where only pieces have a size."""
-    return member.stored_size if archive.format in ("zip", "tar") else None
-
-
-def _ratio(archive: Archive, member: Listed) -> float | None:
-    """Give size by stored size: of the member itself, or of the pieces that it lies in."""
-    if member.kind != FILE or not member.size or not member.stored_size:
-        return None
-    ratio = member.size / member.stored_size
-    if isinstance(member.locator, Member):
-        return ratio
-    if archive.index is None:
-        return ratio if archive.format == "tar" else None
-    at = member.locator.data
-    first, last = archive.index.find(at), archive.index.find(at + member.stored_size - 1)
-    if not 0 <= first <= last < len(archive.index):
-        return None
-    start, end = archive.index[first], archive.index[last]
-    return ratio * (end.plain_end - start.plain_at) / max(end.stored_end - start.stored_at, 1)
-
-
-def _link(archive: Archive, member: Listed) -> bytes | None:
-    """Give where a link leads; in foreign ZIP files that is the member's content."""
-    if member.link is not None or member.kind != LINK:
-        return member.link
-    try:
-        return archive.read(member.locator, member.limit)
-    except PyBakError:
-        return None
-
-
-def _total(archive: Archive, members: Sequence[Listed], *, is_whole: bool) -> dict[str, Any]:
-    size = sum(member.size for member in members if member.kind == FILE)
-    stored = [_file_size(archive)] if is_whole else [_stored(archive, m) for m in members]
-    known = [length for length in stored if length is not None]
-    stored_size = sum(known) if len(known) == len(stored) else None
-    return {
-        "members": len(members),
-        "size": size,
-        "stored_size": stored_size,
-        "ratio": round(size / stored_size, 3) if size and stored_size else None,
-    }
-
-
-def _about(archive: Archive, listing: Listing) -> dict[str, Any]:
-    return {
-        "archive": archive.label,
-        "format": archive.format,
-        "encrypted": _is_encrypted(archive, listing),
-    }
-
-
-def _file_size(archive: Archive) -> int:
-    """Give the bytes that all volumes take, wrappers included."""
-    return sum(one.size for one in archive.identity)
-
-
-def _is_encrypted(archive: Archive, listing: Listing) -> bool:
-    """Whether a password was needed: for a wrapper around the volumes, or for members."""
-    return archive.source.size < _file_size(archive) or any(
-        isinstance(member.locator, Member) and member.locator.is_encrypted
-        for member in listing.members
-    )
-
-
-def _listing_errors(listing: Listing) -> list[Problem]:
-    """Give what is wrong with an archive as far as its lists tell."""
-    errors = list(listing.problems)
-    errors += [
-        Problem(os.fsdecode(member.name), *member.fault)
-        for member in listing.members
-        if member.fault is not None
-    ]
-    errors += [
-        Problem(os.fsdecode(name), DAMAGED, "is in the manifest and not in the archive")
-        for name, _ in listing.missing
-    ]
-    return errors
-
-
-def _problem_json(problem: Problem) -> dict[str, str]:
-    return {"path": problem.path, "code": problem.code, "message": problem.message}
-
-
-def _tell(errors: Sequence[Problem]) -> None:
-    for problem in errors[:_NAMED]:
-        where = f"{printable(problem.path)}: " if problem.path else ""
-        print_error(f"{where}{problem.message}")
-    if len(errors) > _NAMED:
-        print_error(f"and {len(errors) - _NAMED} more; --json names them all")
-
-
-def _no_match(pattern: str) -> str:
-    hint = ""
-    if not set(pattern) & set("*?[]!/"):
-        hint = f"; to find a part of a name, write {shell_word(f'*{pattern}*')}"
-    return f"{shown(pattern)}: matches no member{hint}"
-
-
-def _json_open(about: dict[str, Any], key: str) -> str:
-    """Begin an object that ends with a list, whose items follow."""
-    return f'{json.dumps(about)[:-1]}, "{key}": ['
-
-
-def _json_close(rest: dict[str, Any]) -> str:
-    return f"], {json.dumps(rest)[1:]}" if rest else "]}"
-
-
-class _Lines:
-    """Lines for stdout, some hundred at a time; none with `--quiet`."""
-
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self._lines: list[str] = []
-
-    def add(self, line: str) -> None:
-        """Append one line."""
-        self._lines.append(line)
-        if len(self._lines) >= _BLOCK_LINES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Print what has come together."""
-        if self._lines and (self.view.json or not self.view.quiet):
-            print_text("\n".join(self._lines) + "\n", sys.stdout)
-        self._lines.clear()

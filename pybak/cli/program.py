@@ -2,6 +2,7 @@
 
     pybak list backup_20261121_101500.tar.zst
     pybak find '*.odt'
+    pybak snapshots
 
 `python -m pybak` is the same.
 """
@@ -15,13 +16,22 @@ from typing import Final
 import click
 
 from pybak.cli.building import HELP_COLUMNS
+from pybak.cli.diff import diff_command
 from pybak.cli.look import find_command, list_command
 from pybak.cli.output import print_text
 from pybak.cli.running import main
 from pybak.cli.settings import did_you_mean, shown
+from pybak.cli.snapshots import snapshots_command
+from pybak.cli.versions import versions_command
 from pybak.errors import PlanError
 
-COMMANDS: Final = {"list": list_command, "find": find_command}
+COMMANDS: Final = {
+    "list": list_command,
+    "find": find_command,
+    "snapshots": snapshots_command,
+    "versions": versions_command,
+    "diff": diff_command,
+}
 
 
 def pybak(argv: Sequence[str] | None = None) -> int:
@@ -68,5 +78,7 @@ class _Group(click.Command):
         formatter.write_paragraph()
         formatter.write_text(
             "pybak COMMAND --help tells more. Backups are made by `python flows/backup.py`, "
-            "unpacked by `python flows/restore.py`, checked by `python flows/verify.py`."
+            "unpacked by `python flows/restore.py`, checked by `python flows/verify.py`, removed "
+            "by `python flows/prune.py`; flows/drill.py tries them out, and flows/rebuild.py "
+            "makes a lost catalog anew."
         )

@@ -18,9 +18,11 @@ from pybak.display import printable
 from pybak.units import format_count, format_size
 
 if TYPE_CHECKING:
+    from pybak.catalog.history import Version
     from pybak.formats.listing import Listed
 
 HEADING: Final = "Mode           Size  Modified           Ratio  Name"
+IN_HEADING: Final = "Mode           Size  Modified             In  Name"
 UNKNOWN: Final = "-"
 _LETTERS: Final = {entries.FILE: "-", entries.UNKNOWN: "?"}
 _TYPES: Final = {
@@ -43,19 +45,34 @@ def line(member: Listed, ratio: float | None, link: bytes | None) -> str:
 
     `ratio` is None where the archive does not tell it.
     """
+    size = size_of(member.kind, member.size)
     if member.device is not None:
         size = f"{member.device[0]}, {member.device[1]}"
-    elif member.kind == entries.FILE:
-        size = format_size(member.size)
-    else:
-        size = UNKNOWN
-    name = printable(member.name) + ("/" if member.kind == entries.FOLDER else "")
+    name = name_of(member.name, member.kind)
     if link is not None:
         name += f" -> {printable(link)}"
     return (
-        f"{_mode(member.kind, member.mode)} {size:>8}  {_local(member.mtime_ns)}  "
+        f"{mode_of(member.kind, member.mode)} {size:>8}  {local(member.mtime_ns)}  "
         f"{_shown(ratio):>6}  {name}"
     )
+
+
+def version_line(version: Version, place: str) -> str:
+    """Give the line of a member that the catalog knows; `place` stands where else a ratio does."""
+    return (
+        f"{mode_of(version.kind, version.mode)} {size_of(version.kind, version.size):>8}  "
+        f"{local(version.mtime_ns)}  {place:>6}  {name_of(version.path, version.kind)}"
+    )
+
+
+def size_of(kind: str, size: int) -> str:
+    """Give a size for people; only files have one."""
+    return format_size(size) if kind == entries.FILE else UNKNOWN
+
+
+def name_of(name: bytes, kind: str) -> str:
+    """Give a name that is safe to show; a folder's ends with a slash."""
+    return printable(name) + ("/" if kind == entries.FOLDER else "")
 
 
 def total_line(total: Mapping[str, Any], *, chosen: bool) -> str:
@@ -73,10 +90,10 @@ def as_json(member: Listed, stored_size: int | None, link: bytes | None) -> str:
     return json.dumps(
         {
             "path": os.fsdecode(member.name),
-            "type": _TYPES[member.kind],
+            "type": type_name(member.kind),
             "size": member.size,
             "stored_size": stored_size,
-            "mtime": _utc(member.mtime_ns),
+            "mtime": utc(member.mtime_ns),
             "mode": None if member.mode < 0 else f"{member.mode:04o}",
             "sha256": member.sha256 or None,
             "link": None if link is None else os.fsdecode(link),
@@ -84,13 +101,34 @@ def as_json(member: Listed, stored_size: int | None, link: bytes | None) -> str:
     )
 
 
+def version_json(version: Version) -> dict[str, Any]:
+    """Give the object of a member that the catalog knows, with the keys of `as_json`."""
+    return {
+        "path": os.fsdecode(version.path),
+        "type": type_name(version.kind),
+        "size": version.size,
+        "stored_size": None,
+        "mtime": utc(version.mtime_ns),
+        "mode": f"{version.mode:04o}",
+        "sha256": version.sha256,
+        "link": None,
+    }
+
+
+def type_name(kind: str) -> str:
+    """Give the name by which JSON calls a kind of file."""
+    return _TYPES[kind]
+
+
 @lru_cache(maxsize=512)
-def _mode(kind: str, mode: int) -> str:
+def mode_of(kind: str, mode: int) -> str:
+    """Give kind and permissions as `ls -l` does."""
     letter = _LETTERS.get(kind, kind)
     return letter + (stat.filemode(mode)[1:] if mode >= 0 else "?" * 9)
 
 
-def _local(mtime_ns: int) -> str:
+def local(mtime_ns: int) -> str:
+    """Give a time in the local zone, to the minute."""
     try:
         at = time.localtime(mtime_ns // _NS)
     except (OverflowError, OSError, ValueError):
@@ -99,7 +137,7 @@ def _local(mtime_ns: int) -> str:
     return f"{day} {at.tm_hour:02d}:{at.tm_min:02d}"
 
 
-def _utc(mtime_ns: int) -> str | None:
+def utc(mtime_ns: int) -> str | None:
     """Give a time in ISO 8601, with as many decimals as it has."""
     seconds, rest = divmod(mtime_ns, _NS)
     try:

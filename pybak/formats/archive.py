@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -82,8 +83,12 @@ class Archive(Protocol):
         Handed to `open_archive`, it spares the reader of a batch to find it out again.
         """
 
-    def listing(self, limits: Limits) -> Listing:
-        """Read what the archive holds; raise ArchiveError if that can't be told at all."""
+    def listing(self, limits: Limits, names: AbstractSet[bytes] | None = None) -> Listing:
+        """Read what the archive holds; raise ArchiveError if that can't be told at all.
+
+        With `names`, members called otherwise may be left out, to be quick; those that are called
+        so come with all that they need: what a hard link stands for is listed as well.
+        """
 
     def read(self, locator: Locator, limit: int) -> bytes:
         """Give the whole content of a member of at most ONE_SHOT bytes, checked."""
@@ -126,9 +131,14 @@ class Archive(Protocol):
 
 def check_ratio(source: Source, total: int, limits: Limits) -> None:
     """Raise ArchiveError if `total` bytes are far more than what the archive's size explains."""
-    if total > limits.free_size and total > source.size * limits.ratio:
+    check_sizes(source.label, source.size, total, limits)
+
+
+def check_sizes(label: str, size: int, total: int, limits: Limits) -> None:
+    """Do the same for archives of `size` bytes in all, which messages call `label`."""
+    if total > limits.free_size and total > size * limits.ratio:
         raise TooLargeError(
-            f"{source.label}: would unpack to {format_size(total)}, "
-            f"{total / max(source.size, 1):.0f} times its size, like a bomb; "
+            f"{label}: would unpack to {format_size(total)}, "
+            f"{total / max(size, 1):.0f} times its size, like a bomb; "
             "if you trust it, raise --max-ratio"
         )

@@ -2,8 +2,14 @@ r"""The file list inside an archive: what the archive's own directory can't tell
 
 A manifest is the archive's last member, `.pybak/manifest.jsonl.gz`: JSON lines in gzip members
 laid end to end. The first line describes the run (`Header`), then one line a member (`Record`),
-and the last one closes it (`Trailer`). Each batch writes its own lines as one gzip member, so
-the manifest is made side by side as well.
+then what the run found gone (`gone_lines`) and could not save (`error_lines`), and the last one
+closes it (`Trailer`). Each batch writes its own lines as one gzip member, so the manifest is made
+side by side as well.
+
+An archive of a run that was compared with an earlier snapshot holds what is new and changed. What
+its own snapshot is: the members of any of its `bases`, less those gone, with those of the archives
+since in place of older ones. For this the names gone are those of every archive since the full run,
+and the header says which archives must be there (`needs`).
 
 In tar archives a batch's lines follow one that lists its pieces (`pieces_line`). All those pieces,
 in order, are the archive up to the manifest's own.
@@ -15,7 +21,8 @@ A path is text; bytes that are not UTF-8 are surrogate escapes (PEP 383), which 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from json.encoder import encode_basestring_ascii
 from os import fsdecode
 from typing import Annotated, Final, NamedTuple
@@ -26,9 +33,16 @@ from isal import isal_zlib
 
 from pybak.formats.sparse import Run
 from pybak.formats.streams import Piece
+from pybak.problems import Problem
 
 MEMBER_NAME: Final = b".pybak/manifest.jsonl.gz"
-VERSION: Final = 1
+VERSION: Final = 2
+"""Version 1 had neither gone nor error lines, and no fields that tell of other runs."""
+
+LINE_NAMES: Final = 1000
+"""How many names or errors a line lists at most."""
+_LINE_TEXT = 256 << 10
+_PACKED_LINES = 16
 _GZIP_WBITS = 31
 _FAST_LEVELS = (1, 2, 3)
 
@@ -39,8 +53,11 @@ Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The first line: which run made this archive, from what.
 
-    `created` is ISO 8601 in UTC. `mode` is `full`, or names how the run relates to `base_run`.
-    `split` is how many of the archive's bytes a volume holds.
+    `created` is ISO 8601 in UTC. `seq` is the run's number in its job. `mode` is `full`, or names
+    how the run relates to `base_run`, whose snapshot it was compared with; that one goes back to
+    `full_run`. `bases` are all runs from `base_run` to that one, the nearest first, and `needs`
+    those of them whose archives hold members of this run's snapshot. `split` is how many of the
+    archive's bytes a volume holds.
     """
 
     pybak_manifest: int = VERSION
@@ -52,6 +69,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     sources: list[str]
     program: str
     split: int | None = None
+    seq: int | None = None
+    base_run: str | None = None
+    full_run: str | None = None
+    bases: list[str] | None = None
+    needs: list[str] | None = None
+    tags: list[str] = []
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
@@ -70,7 +93,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     A large file that was read by several workers has `parts` instead of `sha256`.
     `changed` marks a file whose content moved while it was read. `link` is a symbolic link's
-    target, or the member name that a hard link stands for; `device` a device's two numbers.
+    target, or the member name that a hard link stands for; `device` a device's two numbers; `dev`
+    the number of the file system that a folder lay on.
 
     In tar archives `at` tells where the member's first header block and its content start, in
     bytes of the tar stream from where the pieces begin that were listed last (`pieces_line`);
@@ -92,6 +116,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     link: str | None = None
     changed: bool = False
     device: tuple[int, int] | None = None
+    dev: int | None = None
     at: tuple[int, int] | None = None
     sparse: list[Run] | None = None
     holes: bool = False
@@ -105,20 +130,28 @@ class Trailer(msgspec.Struct, frozen=True, kw_only=True):
     """The last line: how many member lines came before it, and what the owner ids meant.
 
     `volume_starts` are the CRC-32 of the first VOLUME_START bytes of each volume, as far as they
-    lie before the manifest: by them a volume that was swapped is known.
+    lie before the manifest: by them a volume that was swapped is known. `status` and `counts` are
+    how the run ended, as its report says.
     """
 
     members: int
     users: dict[str, str] = msgspec.field(default_factory=dict)
     groups: dict[str, str] = msgspec.field(default_factory=dict)
     volume_starts: list[int] = msgspec.field(default_factory=list)
+    status: str = ""
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Ends(NamedTuple):
-    """The first and the last line."""
+    """What stands around the lines of members; `closing` is as `pack_closing` gives it."""
 
     header: Header
     trailer: Trailer
+    closing: bytes = b""
+
+    def around(self, members: Iterable[bytes]) -> bytes:
+        """Give the whole manifest; `members` are packed lines."""
+        return b"".join((pack_line(self.header), *members, self.closing, pack_line(self.trailer)))
 
 
 def record_line(
@@ -137,6 +170,7 @@ def record_line(
     link: bytes | None = None,
     changed: bool = False,
     device: tuple[int, int] | None = None,
+    dev: int | None = None,
     at: tuple[int, int] | None = None,
     sparse: Sequence[Run] | None = None,
     holes: bool = False,
@@ -154,6 +188,8 @@ def record_line(
         tail += ',"changed":true'
     if device is not None:
         tail += f',"device":[{device[0]},{device[1]}]'
+    if dev is not None:
+        tail += f',"dev":{dev}'
     if at is not None:
         tail += f',"at":[{at[0]},{at[1]}]'
     if sparse is not None:
@@ -191,6 +227,47 @@ def file_line(
 def pieces_line(pieces: Sequence[Piece]) -> str:
     """Give the line that lists the pieces which hold the members of the lines behind it."""
     return f'{{"pieces":{msgspec.json.encode(pieces).decode()}}}\n'
+
+
+def gone_lines(names: Iterable[bytes]) -> Iterator[str]:
+    """Yield the lines that list member names which the snapshot lacks."""
+    texts = (encode_basestring_ascii(fsdecode(name)) for name in names)
+    for group in _grouped(texts):
+        yield f'{{"gone":[{",".join(group)}]}}\n'
+
+
+def error_lines(errors: Iterable[Problem]) -> Iterator[str]:
+    """Yield the lines that list what could not be saved: path on disk, code, message."""
+    texts = (json.dumps((error.path, error.code, error.message)) for error in errors)
+    for group in _grouped(texts):
+        yield f'{{"errors":[{",".join(group)}]}}\n'
+
+
+def _grouped(texts: Iterable[str]) -> Iterator[list[str]]:
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        group.append(text)
+        size += len(text)
+        if len(group) >= LINE_NAMES or size >= _LINE_TEXT:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def pack_closing(gone: Iterable[bytes], errors: Iterable[Problem]) -> bytes:
+    """Give the lines of what is gone and of what failed, packed; nothing where there is none."""
+    packed = []
+    lines: list[str] = []
+    for line in chain(gone_lines(gone), error_lines(errors)):
+        lines.append(line)
+        if len(lines) >= _PACKED_LINES:
+            packed.append(pack_lines("".join(lines)))
+            lines.clear()
+    if lines:
+        packed.append(pack_lines("".join(lines)))
+    return b"".join(packed)
 
 
 def pack_lines(lines: str, level: int = 2) -> bytes:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Annotated, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 from isal import igzip_lib, isal_zlib
 
 from pybak.errors import ArchiveError
-from pybak.formats.manifest import VERSION, Part, Size
+from pybak.formats.manifest import LINE_NAMES, VERSION, Part, Size
+from pybak.formats.manifest_sieve import Sieve
 
 _BLOCK: Final = 1 << 20
 _MAX_LINE: Final = 16 << 20
@@ -35,7 +37,7 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     """A line as far as restore and verify need it.
 
     A member's has `path`; `pieces` stand on a line of their own, before the members that lie in
-    them; the last line has neither.
+    them; so do `gone` and `errors` behind all members; the last line has none of these.
     """
 
     path: str | None = None
@@ -54,15 +56,19 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     sparse: list[tuple[Size, Size]] | None = None
     holes: bool = False
     pieces: list[_Piece] | None = None
+    gone: list[str] | None = None
+    errors: list[tuple[str, str, str]] | None = None
     members: Size | None = None
     users: dict[str, str] = {}
     groups: dict[str, str] = {}
     volume_starts: list[_Number32] = []
+    status: str = ""
+    counts: dict[str, int] = {}
 
     @property
     def name(self) -> bytes:
         """The member's name as bytes."""
-        return (self.path or "").encode("utf-8", "surrogateescape")
+        return _as_name(self.path or "")
 
 
 class FullFact(Fact, frozen=True, gc=False):
@@ -70,6 +76,7 @@ class FullFact(Fact, frozen=True, gc=False):
 
     ctime_ns: int = 0
     inode: int = 0
+    dev: int | None = None
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -84,6 +91,12 @@ class Head(msgspec.Struct, frozen=True):
     sources: list[str] = []
     program: str = ""
     split: int | None = None
+    seq: int | None = None
+    base_run: str | None = None
+    full_run: str | None = None
+    bases: list[str] | None = None
+    needs: list[str] | None = None
+    tags: list[str] = []
 
 
 class _Version(msgspec.Struct):
@@ -98,11 +111,24 @@ class Manifest(Generic[_Line]):
 
     `lines` are members and pieces in the archive's order, `members` says how many of them are
     members; `users` and `groups` say what owner ids meant, `volume_starts` how volumes begin.
+    `gone` are names and `errors` path, code and message, where they were asked for; `status` and
+    `counts` are how the run ended.
     """
 
-    def __init__(self, head: Head, lines: list[_Line], last: _Line) -> None:
+    def __init__(
+        self,
+        head: Head,
+        lines: list[_Line],
+        last: _Line,
+        gone: list[str],
+        errors: list[tuple[str, str, str]],
+    ) -> None:
         self.head = head
         self.lines = lines
+        self.gone = gone
+        self.errors = errors
+        self.status = last.status
+        self.counts = last.counts
         self.members = last.members or 0
         self.users = _by_id(last.users)
         self.groups = _by_id(last.groups)
@@ -110,8 +136,9 @@ class Manifest(Generic[_Line]):
 
     def by_name(self) -> dict[bytes, _Line]:
         """Give the members by name, in order. Raises ArchiveError if a name comes twice."""
-        facts = {line.name: line for line in self.lines if line.path is not None}
-        if len(facts) != self.members:
+        members = [line for line in self.lines if line.path is not None]
+        facts = {line.name: line for line in members}
+        if len(facts) != len(members):
             raise ArchiveError("the manifest lists a member twice; the archive is damaged")
         return facts
 
@@ -148,18 +175,75 @@ class Bounds(NamedTuple):
         return 100_000 + self.size
 
 
-def read_manifest(packed: Iterable[bytes], bounds: Bounds) -> Manifest[Fact]:
+def read_manifest(
+    packed: Iterable[bytes], bounds: Bounds, names: AbstractSet[bytes] | None = None
+) -> Manifest[Fact]:
     """Read a manifest from the content of its member, given in chunks of any size.
 
-    Raises ArchiveError if the manifest is damaged, says more than `bounds` allow, or is of a later
-    version.
+    With `names` the lines of other members may be left out, to be quick (`manifest_sieve`).
+    What is gone and what failed is left out: it is not in the archive. Raises ArchiveError if the
+    manifest is damaged, says more than `bounds` allow, or is of a later version.
     """
-    return _read(packed, bounds, Fact)
+    return _read(packed, bounds, Fact, sieve=None if names is None else Sieve(names))
 
 
 def read_whole_manifest(data: bytes) -> Manifest[FullFact]:
-    """Read all fields of a manifest that is trusted to be of bearable size; else as above."""
-    return _read([data], Bounds(len(data) * 1000, len(data) * 1000), FullFact)
+    """Read all of a manifest that is trusted to be of bearable size; else as above."""
+    return _read([data], _trusting(len(data)), FullFact, whole=True)
+
+
+class Stream:
+    """A manifest of our own, read line by line: what a catalog is written from.
+
+    `head` is there at once. `status`, `counts` and `members` are after `lines` came to its end.
+    """
+
+    def __init__(self, packed: Iterable[bytes], size: int) -> None:
+        """Read the first line of a manifest that is `size` bytes long, packed.
+
+        This and `lines` raise ArchiveError where it is damaged.
+        """
+        self._blocks = _blocks(packed, _trusting(size))
+        self.head, self._rest = _head(next(self._blocks, b""))
+        self.status = ""
+        self.counts: dict[str, int] = {}
+        self.members = 0
+
+    def lines(self) -> Iterator[FullFact]:
+        """Yield the lines of members, of what is gone, and of errors, in this order; once."""
+        decoder = msgspec.json.Decoder(FullFact)
+        count = 0
+        last: FullFact | None = None
+        for block in _chain(self._rest, self._blocks):
+            for line in _decode(decoder, block, FullFact):
+                if last is not None:
+                    raise ArchiveError(_GOES_ON)
+                if _is_last(line):
+                    last = line
+                elif line.pieces is None:
+                    count += line.path is not None
+                    yield line
+        self.status, self.counts, self.members = _closed(last, count)
+
+
+def _closed(last: Fact | None, count: int) -> tuple[str, dict[str, int], int]:
+    """Take the last line, which must be there and count all members."""
+    if last is None:
+        raise ArchiveError("the manifest ends before its last line; the archive is damaged")
+    if last.members != count:
+        raise ArchiveError(
+            f"the manifest lists {count} members, its last line says {last.members}; "
+            "the archive is damaged"
+        )
+    return last.status, last.counts, count
+
+
+def _trusting(size: int) -> Bounds:
+    return Bounds(size * 1000, size * 1000)
+
+
+def _is_last(line: Fact) -> bool:
+    return line.path is None and line.pieces is None and line.gone is None and line.errors is None
 
 
 def _by_id(names: dict[str, str]) -> dict[int, str]:
@@ -168,6 +252,10 @@ def _by_id(names: dict[str, str]) -> dict[int, str]:
         for number, name in names.items()
         if number.isdecimal() and len(number) <= _MAX_ID_DIGITS
     }
+
+
+_ENDLESS_NAME: Final = "the manifest holds an endless name; it is damaged"
+_GOES_ON: Final = "the manifest goes on behind its last line; it is damaged"
 
 
 class _Count:
@@ -180,16 +268,31 @@ class _Count:
 
     def add(self, line: Fact) -> None:
         """Count a line. Raises ArchiveError for a name that is longer than any system takes."""
+        if line.gone is not None or line.errors is not None:
+            self._add_names([*(line.gone or ()), *(path for path, _, _ in line.errors or ())])
+            return
         self._lines += 1
         if line.path is not None:
             self.members += 1
             self._entries += len(line.parts) + len(line.sparse or ())
             if max(len(line.path), len(line.link or "")) > _MAX_NAME:
-                raise ArchiveError("the manifest holds an endless name; it is damaged")
+                raise ArchiveError(_ENDLESS_NAME)
         else:
             self._pieces += len(line.pieces or ())
             if not self._bounds.has_pieces:
                 raise ArchiveError("the manifest lists pieces, which a ZIP has not; it is damaged")
+
+    def pass_over(self, members: int) -> None:
+        """Count the lines of members that are not looked at."""
+        self.members += members
+        self._lines += members
+
+    def _add_names(self, names: list[str]) -> None:
+        """Look at a line of what is gone or failed, of which the text bounds how many there are."""
+        if len(names) > LINE_NAMES:
+            raise ArchiveError("the manifest lists too much in one line; it is damaged")
+        if max(map(len, names), default=0) > _MAX_NAME:
+            raise ArchiveError(_ENDLESS_NAME)
 
     def check(self) -> None:
         """Raise ArchiveError if there are more than the archive can hold."""
@@ -203,31 +306,47 @@ class _Count:
             raise ArchiveError("the manifest lists far more than the archive holds; it is damaged")
 
 
-def _read(packed: Iterable[bytes], bounds: Bounds, kind: type[_Line]) -> Manifest[_Line]:
+def _read(
+    packed: Iterable[bytes],
+    bounds: Bounds,
+    kind: type[_Line],
+    *,
+    whole: bool = False,
+    sieve: Sieve | None = None,
+) -> Manifest[_Line]:
     blocks = _blocks(packed, bounds)
     head, rest = _head(next(blocks, b""))
     decoder = msgspec.json.Decoder(kind)
     found: list[_Line] = []
+    gone: list[str] = []
+    errors: list[tuple[str, str, str]] = []
     count = _Count(bounds)
     last: _Line | None = None
-    for block in _chain(rest, blocks):
+    for text in _chain(rest, blocks):
+        block = text
+        if sieve is not None:
+            block, passed = sieve.sift(text)
+            count.pass_over(passed)
         for line in _decode(decoder, block, kind):
             if last is not None:
-                raise ArchiveError("the manifest goes on behind its last line; it is damaged")
-            if line.path is None and line.pieces is None:
+                raise ArchiveError(_GOES_ON)
+            if _is_last(line):
                 last = line
                 continue
             count.add(line)
-            found.append(line)
+            if line.gone is None and line.errors is None:
+                found.append(line)
+            elif whole:
+                gone += line.gone or ()
+                errors += line.errors or ()
         count.check()
-    if last is None:
-        raise ArchiveError("the manifest ends before its last line; the archive is damaged")
-    if last.members != count.members:
-        raise ArchiveError(
-            f"the manifest lists {count.members} members, its last line says {last.members}; "
-            "the archive is damaged"
-        )
-    return Manifest(head, found, last)
+    _closed(last, count.members)
+    assert last is not None
+    return Manifest(head, found, last, gone, errors)
+
+
+def _as_name(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _chain(rest: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -320,7 +439,7 @@ def _decode_escapes(line: bytes, kind: type[_Line]) -> _Line:
     for digest in (fact.sha256, *(part.sha256 for part in fact.parts)):
         if digest is not None:
             digest.encode("ascii")
-    for text in (fact.path, fact.link):
+    for text in (fact.path, fact.link, *(fact.gone or ())):
         if text is not None:
             text.encode("utf-8", "surrogateescape")
     return fact

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import bz2
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -27,6 +28,9 @@ from pybak.formats.deflate import (
     looks_incompressible,
     stored_blocks,
 )
+
+if TYPE_CHECKING:
+    from zstandard import ZstdCompressor
 
 TAR: Final = "tar"
 TAR_GZ: Final = "tar.gz"
@@ -41,7 +45,9 @@ _BZIP2_SPARE: Final = 19
 _BZIP2_BLOCK: Final = 100_000
 # Its levels are block sizes: the largest costs a sixth of the speed and saves a tenth in size.
 _BZIP2_LEVELS: Final = {1: 3} | dict.fromkeys(range(2, 10), 9)
-_ZSTD_LEVELS: Final = {1: 1, 2: 3, 3: 4, 4: 5, 5: 7, 6: 9, 7: 12, 8: 15, 9: 19}
+_ZSTD_LEVELS: Final = {1: 1, 2: 2, 3: 3, 4: 5, 5: 7, 6: 9, 7: 12, 8: 15, 9: 19}
+_ZSTD_FAST: Final = {1: 22, 2: 22}
+"""Levels that look back over all of a piece, by log2 of the window; the library's are 19 and 20."""
 _ZSTD_LONG: Final = {7: 25, 8: 25, 9: 25}
 """Levels that look further back, by log2 of the window: all of a piece of 32 MiB."""
 _ZSTD_STORING_LEVEL: Final = 1
@@ -103,7 +109,7 @@ def memory_bytes(archive_format: str, level: int) -> int:
 
 
 def engine_name(archive_format: str, level: int) -> str:
-    """Name what compresses, for people: `zstd 3`, `isal 2`."""
+    """Name what compresses, for people: `zstd 5`, `isal 2`."""
     match archive_format:
         case "tar":
             return "nothing"
@@ -112,13 +118,14 @@ def engine_name(archive_format: str, level: int) -> str:
         case "tar.bz2":
             return f"bzip2 {_BZIP2_LEVELS[level]}"
         case "tar.zst":
-            window = f", window 2^{_ZSTD_LONG[level]}" if level in _ZSTD_LONG else ""
+            log = (_ZSTD_FAST | _ZSTD_LONG).get(level)
+            window = f", window 2^{log}" if log else ""
             return f"zstd {_ZSTD_LEVELS[level]}{window}"
     return deflate.engine_name(level)
 
 
 def _deflate(engine: deflate.Deflater, data: Buffer) -> bytes:
-    if engine.slow and looks_incompressible(bytes(data)):
+    if engine.slow and looks_incompressible(data):
         return stored_blocks(data)
     packed = engine.piece(data)
     return packed if len(packed) < len(data) else stored_blocks(data)
@@ -141,7 +148,9 @@ def _bzip2(level: int, data: Buffer) -> bytes:
 def _zstd_parameters(level: int) -> object:
     import zstandard
 
-    more = {}
+    more: dict[str, int] = {}
+    if level in _ZSTD_FAST:
+        more = {"window_log": _ZSTD_FAST[level]}
     if level in _ZSTD_LONG:
         more = {"window_log": _ZSTD_LONG[level], "enable_ldm": True}
     return zstandard.ZstdCompressionParameters.from_level(
@@ -149,12 +158,25 @@ def _zstd_parameters(level: int) -> object:
     )
 
 
+class _Compressors(threading.local):
+    """A context is not to be shared by threads; one that is used again has its tables ready."""
+
+    def __init__(self) -> None:
+        self.compressors: dict[int, ZstdCompressor] = {}
+
+
+_own = _Compressors()
+
+
 def _zstd(level: int, data: Buffer) -> bytes:
     import zstandard
 
-    # A context is not to be shared by threads, and making one costs 15 us.
-    compressor = zstandard.ZstdCompressor(compression_params=_zstd_parameters(level))  # type: ignore[arg-type]
-    return compressor.compress(data)
+    made = _own.compressors.get(level)
+    if made is None:
+        made = zstandard.ZstdCompressor(compression_params=_zstd_parameters(level))  # type: ignore[arg-type]
+        if level not in _ZSTD_LONG:  # these hold 100 MB
+            _own.compressors[level] = made
+    return made.compress(data)
 
 
 def _zstd_store(data: Buffer) -> bytes:

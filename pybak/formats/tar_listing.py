@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 import msgspec
@@ -25,7 +26,7 @@ from pybak.formats.tar_headers import Entry, HeaderReader, is_header
 from pybak.formats.tar_index import PieceIndex
 from pybak.formats.tar_records import BLOCK, KIND_OF_TYPE, sparse_map_block
 from pybak.formats.tar_stream import TarStream
-from pybak.formats.tar_tail import ManifestContent, find_tail, frame_damage
+from pybak.formats.tar_tail import ManifestContent, Tail, find_tail, frame_damage
 from pybak.formats.volume_probe import probe_starts, probe_tar
 from pybak.problems import DAMAGED, UNSUPPORTED, Problem
 from pybak.units import format_count, format_size
@@ -46,9 +47,13 @@ _KINDS = frozenset(KIND_OF_TYPE.values())
 
 
 def list_tar(
-    source: Source, compression: str, single_name: bytes, limits: Limits
+    source: Source,
+    compression: str,
+    single_name: bytes,
+    limits: Limits,
+    names: AbstractSet[bytes] | None = None,
 ) -> tuple[Listing, PieceIndex]:
-    """List a stream's members; give with it where reading can start.
+    """List a stream's members, or those of `names`; give with it where reading can start.
 
     What is compressed and no tar is a single file, `single_name`. Raises ArchiveError if nothing
     can be told, and for what looks like a bomb.
@@ -56,13 +61,11 @@ def list_tar(
     problems: list[Problem] = []
     tail = find_tail(source, compression)
     if tail is not None:
-        content = ManifestContent(source, compression, tail)
         try:
             check_ratio(source, tail.footer.head, limits)
-            lines = source.size // _BYTES_A_LINE + 1000
-            most = min(tail.footer.head // BLOCK, limits.members, lines)
-            manifest = _read(source, content, most)
-            listing, index = _from_manifest(source, compression, manifest, tail.footer.head)
+            content, manifest, listing, index = _by_manifest(
+                source, compression, tail, limits, names
+            )
             _check_end(source, compression, index, tail.footer.stored_at)
         except ArchiveError as error:
             problems.append(_problem(MEMBER_NAME, f"{error}; the archive is read through instead"))
@@ -82,9 +85,14 @@ def _problem(name: bytes, message: str) -> Problem:
     return Problem(os.fsdecode(name), DAMAGED, message)
 
 
-def _read(source: Source, content: Iterable[bytes], most: int) -> Manifest[Fact]:
+def _read(
+    source: Source,
+    content: Iterable[bytes],
+    most: int,
+    names: AbstractSet[bytes] | None = None,
+) -> Manifest[Fact]:
     try:
-        return read_manifest(content, Bounds(most, source.size))
+        return read_manifest(content, Bounds(most, source.size), names)
     except ArchiveError as error:
         if str(error).startswith(source.label):
             raise
@@ -99,6 +107,48 @@ def _check_end(source: Source, compression: str, index: PieceIndex, stored_at: i
 # -- by the manifest
 
 
+def _by_manifest(
+    source: Source,
+    compression: str,
+    tail: Tail,
+    limits: Limits,
+    names: AbstractSet[bytes] | None,
+) -> tuple[ManifestContent, Manifest[Fact], Listing, PieceIndex]:
+    """Read the manifest, again if more of it is needed than `names`; give what that was."""
+    lines = source.size // _BYTES_A_LINE + 1000
+    most = min(tail.footer.head // BLOCK, limits.members, lines)
+    while True:
+        content = ManifestContent(source, compression, tail)
+        try:
+            manifest = _read(source, content, most, names)
+            listing, index = _from_manifest(
+                source, compression, manifest, tail.footer.head, is_whole=names is None
+            )
+        except ArchiveError:
+            if names is None:
+                raise
+            names = None
+            continue
+        needed = None if names is None else _needed(listing, names)
+        if needed == names:
+            return content, manifest, listing, index
+        names = needed
+
+
+def _needed(listing: Listing, names: AbstractSet[bytes]) -> AbstractSet[bytes] | None:
+    """Give the names that must be listed for the sake of `names`; None for all."""
+    found = {listed.name for listed in listing.members}
+    links = {
+        listed.link
+        for listed in listing.members
+        if listed.kind == HARD_LINK and listed.link is not None and listed.name in names
+    }
+    if not links <= names:
+        return names | links
+    # What is not found may be written in other words than ours.
+    return names if names <= found else None
+
+
 class _Place(NamedTuple):
     """Where the members of a batch lie, in bytes of the plain stream."""
 
@@ -107,9 +157,12 @@ class _Place(NamedTuple):
 
 
 def _from_manifest(
-    source: Source, compression: str, manifest: Manifest[Fact], plain_end: int
+    source: Source, compression: str, manifest: Manifest[Fact], plain_end: int, *, is_whole: bool
 ) -> tuple[Listing, PieceIndex]:
-    """Make a listing of the manifest's lines. Raises ArchiveError where they can't be true."""
+    """Make a listing of the manifest's lines, which are all or not.
+
+    Raises ArchiveError where they can't be true.
+    """
     is_plain = compression == PLAIN
     index = PieceIndex(stored_at=_GZIP_HEADER_SIZE if compression == GZIP else 0, is_own=True)
     members: list[Listed] = []
@@ -130,11 +183,11 @@ def _from_manifest(
         else:
             listed = _listed(source, line, place, manifest)
             # Members lie end to end; what lies between them would be restored by other programs.
-            if listed.locator.offset != end:
+            if is_whole and listed.locator.offset != end:
                 raise _bad(source, f"leaves something out before {printable(listed.name)}")
             end = _end(source, listed)
             members.append(listed)
-    if end != plain_end:
+    if is_whole and end != plain_end:
         raise _bad(source, "leaves something out at its end")
     if index.plain_end != plain_end:
         raise _bad(source, "lists pieces that do not fit the archive")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
@@ -99,14 +100,17 @@ class TarFile:
     ) -> None:
         self.close()
 
-    def listing(self, limits: Limits) -> Listing:
+    def listing(self, limits: Limits, names: AbstractSet[bytes] | None = None) -> Listing:
         """List all members: by the manifest if there is a good one, else by reading through.
 
+        With `names` only those called so, and what hard links among them stand for, may be listed.
         Raises ArchiveError for what is no tar and no single file either, and for a bomb.
         """
         from pybak.formats.tar_listing import list_tar
 
-        listing, self._index = list_tar(self.source, self.compression, self.single_name(), limits)
+        listing, self._index = list_tar(
+            self.source, self.compression, self.single_name(), limits, names
+        )
         self._stream = self._last = None
         return listing
 

@@ -12,6 +12,7 @@ import struct
 import time
 import zlib
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 import msgspec
@@ -20,8 +21,9 @@ from pybak.display import printable
 from pybak.entries import FIFO, FILE, FOLDER, LINK, UNKNOWN
 from pybak.errors import ArchiveError
 from pybak.formats import zip_records as zr
-from pybak.formats.archive import Limits
+from pybak.formats.archive import Limits, TooLargeError
 from pybak.formats.source import Source, damaged, pread_all
+from pybak.formats.zip_scan import scan
 from pybak.units import format_count
 
 PRECISION_NTFS: Final = 100
@@ -124,24 +126,32 @@ def _dos_seconds(dos_time: int, dos_date: int) -> int:
 class Directory(NamedTuple):
     """What an archive says it holds.
 
-    `limits[i]` is the position that the bytes of `members[i]` must not reach beyond: the next
-    member's header, or the directory. `clashes` are the indexes of members whose bytes are
-    claimed twice or lie outside; they can't be read.
+    `members` are all, or those that were asked for; `total` counts all. `limits[i]` is the
+    position that the bytes of `members[i]` must not reach beyond: the next member's header, or
+    the directory. `clashes` are the indexes of members whose bytes are claimed twice or lie
+    outside; they can't be read.
     """
 
     members: list[Member]
     limits: list[int]
     clashes: frozenset[int]
     comment: bytes
+    total: int
 
 
-def read_directory(source: Source, *, max_members: int = Limits().members) -> Directory:
+def read_directory(
+    source: Source,
+    *,
+    max_members: int = Limits().members,
+    names: AbstractSet[bytes] | None = None,
+) -> Directory:
     """Read the central directory: about 3 us a member.
 
-    Members come in the directory's order, which need not be that of the file. Raises
-    ArchiveError if the archive is cut short, damaged, split into volumes or no ZIP at all.
+    Members come in the directory's order, which need not be that of the file. With `names` others
+    than those called so may be left out, which takes a quarter of the time. Raises ArchiveError
+    if the archive is cut short, damaged, split into volumes or no ZIP at all.
     """
-    return _Reader(source).read(max_members)
+    return _Reader(source).read(max_members, names)
 
 
 class _End(NamedTuple):
@@ -166,17 +176,23 @@ class _Reader:
             return ArchiveError(f"{self._source.label}: member {printable(name)} {what}")
         return damaged(self._source, what)
 
-    def read(self, max_members: int) -> Directory:
+    def read(self, max_members: int, names: AbstractSet[bytes] | None) -> Directory:
         end = self._find_end()
         if end.members > max_members:
-            raise self._damaged(
-                f"claims {format_count(end.members, 'member')}, more than is allowed; "
-                "if you trust it, raise --max-members"
+            raise TooLargeError(
+                f"{self._source.label}: claims {format_count(end.members, 'member')}, more than "
+                "is allowed; if you trust it, raise --max-members"
             )
         data = pread_all(self._source, end.size, end.offset) if end.size else b""
+        if names is not None:
+            found = scan(data, names, members=end.members, base=end.base, directory_at=end.offset)
+            if found is not None:
+                count = len(found.limits)
+                members = self._parse(found.records, end._replace(members=count))
+                return Directory(members, found.limits, found.clashes, end.comment, found.total)
         members = self._parse(data, end)
         limits, clashes = _ranges(members, end.offset)
-        return Directory(members, limits, clashes, end.comment)
+        return Directory(members, limits, clashes, end.comment, len(members))
 
     def _find_end(self) -> _End:
         tail_size = min(self._source.size, zr.END.size + _MAX_COMMENT)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from pybak.entries import FILE, FOLDER, KIND_NAMES, LINK
@@ -25,15 +27,16 @@ _UNPROTECTED = "is not protected by the password"
 _TWICE = "the archive holds it more than once"
 
 
-def list_zip(archive: ZipFile, limits: Limits) -> Listing:
-    """List all members in the directory's order.
+def list_zip(archive: ZipFile, limits: Limits, names: AbstractSet[bytes] | None = None) -> Listing:
+    """List all members in the directory's order, or only those called as in `names`.
 
     What the directory and the manifest tell differently is a member's `fault` or `remark`; a
     damaged manifest is a problem of the listing, and the directory alone then counts. Where a
     password protects an archive of ours, whatever it does not protect is a fault. Raises
     ArchiveError if the directory can't be read, and for a wrong password.
     """
-    directory = archive.directory(max_members=limits.members)
+    wanted = None if names is None else {*names, MEMBER_NAME}
+    directory = archive.directory(max_members=limits.members, names=wanted)
     if archive.has_password:
         archive.check_password(directory)
     index = find_manifest(directory)
@@ -42,8 +45,7 @@ def list_zip(archive: ZipFile, limits: Limits) -> Listing:
     problems: list[Problem] = []
     if index is not None and not archive.is_locked(directory.members[index]):
         try:
-            manifest = _read(archive, directory, index)
-            facts = manifest.by_name()
+            manifest, facts = _facts(archive, directory, index, wanted)
         except ArchiveError as error:
             manifest = None
             message = f"{error}; contents are checked by CRC-32 only"
@@ -58,7 +60,7 @@ def list_zip(archive: ZipFile, limits: Limits) -> Listing:
     members = [merger.merge(number) for number in range(len(directory.members)) if number != index]
     return Listing(
         members, index is not None, problems,
-        [(name, fact.type) for name, fact in facts.items()],
+        [(name, fact.type) for name, fact in facts.items() if names is None or name in names],
         merger.locked > 0, manifest.head if manifest else None,
     )  # fmt: skip
 
@@ -76,16 +78,37 @@ def find_manifest(directory: Directory) -> int | None:
     return max(found)[1] if found else None
 
 
-def _read(archive: ZipFile, directory: Directory, index: int) -> Manifest[Fact]:
+def _facts(
+    archive: ZipFile, directory: Directory, index: int, names: AbstractSet[bytes] | None
+) -> tuple[Manifest[Fact], dict[bytes, Fact]]:
+    """Read the manifest and its members' lines, or those that `directory` was read for."""
+    if names is not None:
+        with contextlib.suppress(ArchiveError):
+            manifest = _read(archive, directory, index, names)
+            facts = manifest.by_name()
+            found = set(map(_name, directory.members)) - {MEMBER_NAME}
+            if found <= facts.keys():
+                return manifest, facts
+        # Written in other words than ours, lacking some of them, or damaged.
+    manifest = _read(archive, directory, index)
+    return manifest, manifest.by_name()
+
+
+def _read(
+    archive: ZipFile,
+    directory: Directory,
+    index: int,
+    names: AbstractSet[bytes] | None = None,
+) -> Manifest[Fact]:
     member = directory.members[index]
     if index in directory.clashes or member.stored_size > _MAX_PACKED:
         raise ArchiveError(f"{archive.label}: the manifest is damaged")
     if not member.is_encrypted and _is_protected(directory):
         raise ArchiveError(f"{archive.label}: the manifest is not protected by the password")
     chunks = archive.chunks(member, directory.limits[index])
-    bounds = Bounds(2 * len(directory.members) + 1000, archive.size, has_pieces=False)
+    bounds = Bounds(2 * directory.total + 1000, archive.size, has_pieces=False)
     try:
-        return read_manifest(chunks, bounds)
+        return read_manifest(chunks, bounds, names)
     except ArchiveError as error:
         if str(error).startswith(archive.label):
             raise

@@ -7,6 +7,7 @@ agree with it (`zip_members`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -67,9 +68,11 @@ class ZipFile:
     ) -> None:
         self.close()
 
-    def directory(self, *, max_members: int = Limits().members) -> Directory:
+    def directory(
+        self, *, max_members: int = Limits().members, names: AbstractSet[bytes] | None = None
+    ) -> Directory:
         """Read the central directory; see `read_directory`."""
-        return read_directory(self.source, max_members=max_members)
+        return read_directory(self.source, max_members=max_members, names=names)
 
     @property
     def has_password(self) -> bool:
@@ -80,11 +83,11 @@ class ZipFile:
         """Raise WrongPasswordError for a wrong password, or none where one is needed."""
         check_password(self._members, directory, self.label)
 
-    def listing(self, limits: Limits) -> Listing:
+    def listing(self, limits: Limits, names: AbstractSet[bytes] | None = None) -> Listing:
         """Compare the directory with the manifest and give what both tell; see `list_zip`."""
         from pybak.formats.zip_listing import list_zip
 
-        return list_zip(self, limits)
+        return list_zip(self, limits, names)
 
     @property
     def index(self) -> None:

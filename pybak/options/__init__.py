@@ -2,6 +2,7 @@
 
 from pybak.options.backup import BackupOptions
 from pybak.options.fields import FilterOptions
+from pybak.options.prune import PruneOptions
 from pybak.options.read import RestoreOptions, VerifyOptions
 
-__all__ = ["BackupOptions", "FilterOptions", "RestoreOptions", "VerifyOptions"]
+__all__ = ["BackupOptions", "FilterOptions", "PruneOptions", "RestoreOptions", "VerifyOptions"]

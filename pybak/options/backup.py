@@ -7,18 +7,116 @@ a settings class would let the environment of a worker override what the UI says
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from pybak.options.fields import FilterOptions, Size, cli
+from pybak.options.fields import DurationText, FilterOptions, Size, cli
 from pybak.options.read import RestoreOptions, VerifyOptions
+from pybak.units import Duration, parse_duration
 
 __all__ = ["BackupOptions", "FilterOptions", "RestoreOptions", "Size", "VerifyOptions", "cli"]
 
 
+_MOST_RUNS = 1_000_000
+
+
+def parse_full_every(text: str) -> int | Duration:
+    """Turn `30` into a number of runs, `7d` into a duration. Raises ValueError for others."""
+    compact = text.strip()
+    if compact.isascii() and compact.isdigit():
+        if len(compact) > len(str(_MOST_RUNS)) or not 0 < int(compact) <= _MOST_RUNS:
+            raise ValueError(f"{text!r} is no number of runs from 1 to {_MOST_RUNS}")
+        return int(compact)
+    try:
+        return parse_duration(compact)
+    except ValueError as error:
+        message = f"{text!r} is neither a number of runs such as 30 nor a time such as 24h, 7d, 6mo"
+        raise ValueError(message) from error
+
+
+def _full_every_text(value: object) -> object:
+    """Check it and keep it as it was written."""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        parse_full_every(str(value))
+        return str(value)
+    return value
+
+
+FullEvery = Annotated[str, BeforeValidator(_full_every_text)]
+
+
+def _tag_text(value: object) -> str:
+    text = str(value).strip()
+    if not text or "," in text:
+        raise ValueError(f"{value!r} is no tag; give --tag once for each, without commas")
+    return text
+
+
+Tag = Annotated[str, BeforeValidator(_tag_text)]
+"""A number of runs or a length of time, as text: `30`, `7d`."""
+
+
 class BackupOptions(FilterOptions):
     """How a backup is made."""
+
+    mode: Literal["full", "incremental", "differential"] = Field(
+        default="full",
+        title="Mode",
+        description=(
+            "What is saved: everything, what changed since the newest snapshot, or since the "
+            "newest full one. The first run of a job is always full."
+        ),
+        json_schema_extra=cli("--mode"),
+    )
+    full_every: FullEvery | None = Field(
+        default=None,
+        title="Full every",
+        description="Make every so many runs a full one (30), or one when the last is so old (7d).",
+        json_schema_extra=cli("--full-every", metavar="N|DURATION"),
+    )
+    checksum_compare: bool = Field(
+        default=False,
+        title="Compare by content",
+        description="Read files that look unchanged and compare their checksums too.",
+        json_schema_extra=cli("--checksum-compare"),
+    )
+    ignore_ctime: bool = Field(
+        default=False,
+        title="Ignore ctime",
+        description="Changes of the inode's time alone do not count, as on network file systems.",
+        json_schema_extra=cli("--ignore-ctime"),
+    )
+    ignore_inode: bool = Field(
+        default=False,
+        title="Ignore inode numbers",
+        description="Other inode numbers alone are no change, as on network file systems.",
+        json_schema_extra=cli("--ignore-inode"),
+    )
+    allow_empty: bool = Field(
+        default=False,
+        title="Allow empty",
+        description="Take folders that are empty now, and were on another disk, as really emptied.",
+        json_schema_extra=cli("--allow-empty"),
+    )
+    tag: list[Tag] = Field(
+        default_factory=list,
+        title="Tags",
+        description="Words to know this snapshot by, one an option; prune --keep-tag keeps it.",
+        json_schema_extra=cli("--tag", metavar="TAG"),
+    )
+    wait: bool = Field(
+        default=False,
+        title="Wait",
+        description="Wait while another run of this job is at work. Without it the run stops.",
+        json_schema_extra=cli("--wait"),
+    )
+    wait_limit: DurationText | None = Field(
+        default=None,
+        title="Wait at most",
+        description="Stop waiting after this time, such as 15m. Empty: wait as long as it takes.",
+        json_schema_extra=cli("--wait-limit", metavar="DURATION"),
+    )
 
     format: Literal["zip", "tar", "tar.gz", "tar.bz2", "tar.zst"] = Field(
         default="zip",

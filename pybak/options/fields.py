@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from pybak.units import parse_size
+from pybak.units import parse_duration, parse_size
 
 
 def _size_text(value: object) -> object:
@@ -19,6 +19,17 @@ def _size_text(value: object) -> object:
 
 Size = Annotated[str, BeforeValidator(_size_text)]
 """A number of bytes as text with a unit: `500kB`, `100MB`, `4.7GB`, `64MiB`."""
+
+
+def _duration_text(value: object) -> object:
+    """Check a duration and keep it as it was written."""
+    if isinstance(value, str):
+        parse_duration(value)
+    return value
+
+
+DurationText = Annotated[str, BeforeValidator(_duration_text)]
+"""A length of time as text with units: `90s`, `15m`, `24h`, `7d`, `4w`, `6mo`, `1y6mo`."""
 
 
 def cli(*names: str, metavar: str | None = None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import date, datetime
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
@@ -26,8 +27,24 @@ def _percent_text(value: object) -> object:
     return f"{text}%"
 
 
+def _moment_text(value: object) -> object:
+    """Check a time and give it in ISO 8601 with its offset, so that it means the same anywhere."""
+    if isinstance(value, datetime):  # YAML knows times
+        value = value.isoformat()
+    elif isinstance(value, date):
+        value = str(value)
+    if not isinstance(value, str):
+        return value
+    from pybak.moment import parse_moment
+
+    return parse_moment(value).isoformat()
+
+
 Percent = Annotated[str, BeforeValidator(_percent_text)]
 """A share as text with its sign: `5%`, `0.5%`; `5` is understood."""
+
+Moment = Annotated[str, BeforeValidator(_moment_text)]
+"""A time as ISO 8601 with an offset; without one it is local, and a date is the end of its day."""
 
 
 def percent_number(text: str) -> float:
@@ -76,8 +93,17 @@ class ReadOptions(Options):
 
 
 class RestoreOptions(ReadOptions, FilterOptions):
-    """How an archive is unpacked."""
+    """How an archive or a snapshot is unpacked."""
 
+    at: Moment | None = Field(
+        default=None,
+        title="At",
+        description=(
+            "Restore the job as its newest backup at this time has it, such as "
+            "2026-11-20 14:00, in local time; a date means the end of that day."
+        ),
+        json_schema_extra=cli("--at", metavar="WHEN"),
+    )
     overwrite: Literal["never", "if-newer", "if-changed", "always"] = Field(
         default="if-changed",
         title="Overwrite",

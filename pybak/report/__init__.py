@@ -6,9 +6,18 @@ everything as it is; the other forms name at most 20 files of a kind and count t
 
 from __future__ import annotations
 
-from pybak.report.backup import RESTORE_COMMAND, BackupReport, FileCounts, PlanSummary
+from pybak.report.backup import (
+    RESTORE_COMMAND,
+    BackupReport,
+    Comparison,
+    FileCounts,
+    PlanSummary,
+)
+from pybak.report.drill import DrillReport
 from pybak.report.failure import Report, RunReport, error_code, error_message, failed_report
 from pybak.report.phrases import NAMED_FILES
+from pybak.report.prune import JobPrune, NewFull, PruneReport, SnapshotVerdict
+from pybak.report.rebuild import RebuildReport, RebuiltRun
 from pybak.report.restore import RestoreCounts, RestoreReport
 from pybak.report.status import CANCELLED, FAILED, PARTIAL, SUCCESS, UNCHANGED
 from pybak.report.verify import ArchiveCheck, VerifyReport
@@ -23,12 +32,20 @@ __all__ = [
     "UNCHANGED",
     "ArchiveCheck",
     "BackupReport",
+    "Comparison",
+    "DrillReport",
     "FileCounts",
+    "JobPrune",
+    "NewFull",
     "PlanSummary",
+    "PruneReport",
+    "RebuildReport",
+    "RebuiltRun",
     "Report",
     "RestoreCounts",
     "RestoreReport",
     "RunReport",
+    "SnapshotVerdict",
     "VerifyReport",
     "error_code",
     "error_message",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from os.path import basename
 from typing import Any, Final
 from urllib.parse import unquote
@@ -28,6 +29,9 @@ from pybak.report.status import CANCELLED, EXIT_CODES, FAILED, PARTIAL, SUCCESS,
 from pybak.units import format_count, format_size
 from pybak.volumes.model import Volume
 
+FULL: Final = "full"
+RUN_DIGITS: Final = 8
+"""How much of a run's id people are shown."""
 RESTORE_COMMAND: Final = "python flows/restore.py"
 _ENCRYPTED: Final = "AES-256; without the password nobody can restore it"
 
@@ -59,12 +63,50 @@ class FileCounts(msgspec.Struct, frozen=True, kw_only=True):
         return {"total": self.total, **msgspec.structs.asdict(self)}
 
 
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run was compared with.
+
+    `reasons` tell why the mode is not what was asked for or due. `gone` counts the files that
+    the base had and the run did not find.
+    """
+
+    mode: str = FULL
+    reasons: tuple[str, ...] = ()
+    base_run: str | None = None
+    base_started_at: datetime | None = None
+    gone: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the keys that tell of it."""
+        return {
+            "mode": self.mode,
+            "full_because": list(self.reasons) if self.mode == FULL else [],
+            "base_run": self.base_run,
+            "gone": self.gone,
+        }
+
+    def facts(self, files: FileCounts) -> Iterator[tuple[str, str]]:
+        """Say what was compared and what differs; nothing of a full run that was asked for."""
+        if self.base_run is not None:
+            since = f"compared with run {self.base_run[:RUN_DIGITS]}"
+            if self.base_started_at is not None:
+                since += f" of {self.base_started_at.astimezone():%Y-%m-%d %H:%M:%S}"
+            yield "Mode", joined(self.mode, since, *self.reasons)
+        elif self.reasons:
+            yield "Mode", f"{self.mode}: {'; '.join(self.reasons)}"
+        if self.base_run is not None or files.unchanged or files.changed:
+            gone = f"{grouped(self.gone)} gone"
+            changes = files.changes()
+            yield "Changes", joined(changes, gone) if self.base_run is not None else changes
+
+
 class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a backup did.
 
     `bytes_read` is what was read from the sources, `bytes_stored` the size of the archive.
     `errors` are the files that failed, `skipped` those that could not be taken and are no error.
-    `excluded_by` counts excluded files and folders by reason. `lost` counts the files of which
+    `excluded_by` counts excluded files and folders by reason. `history` tells what the run was
+    compared with. `lost` counts the files of which
     the format can't keep something, by what that is (`pybak.backup.pack_zip`). `message` tells why
     a run failed.
     """
@@ -78,6 +120,7 @@ class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[Volume, ...] = ()
     checksum_files: tuple[str, ...] = ()
     lost: Mapping[str, int] = {}
+    history: Comparison = Comparison()
     files: FileCounts = FileCounts()
     folders: int = 0
     bytes_read: int = 0
@@ -91,7 +134,9 @@ class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command ends with."""
+        """What the command ends with; what fails in every run is told by every run."""
+        if self.status == UNCHANGED and self.errors:
+            return EXIT_CODES[PARTIAL]
         return EXIT_CODES[self.status]
 
     def to_json(self) -> dict[str, Any]:
@@ -106,6 +151,7 @@ class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
             "volumes": [volume.to_json() for volume in self.volumes],
             "checksum_files": list(self.checksum_files),
             "lost": dict(self.lost),
+            **self.history.to_json(),
             "files": self.files.to_json(),
             "folders": self.folders,
             "bytes_read": self.bytes_read,
@@ -137,7 +183,8 @@ class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
         if self.status in (FAILED, CANCELLED):
             return f"Backup{name} {because(self.status, self.message)}"
         if self.status == UNCHANGED:
-            return f"Backup{name}: nothing changed, so nothing was written"
+            failing = f"; {failures(self.files.failed, self.errors)} again" if self.errors else ""
+            return f"Backup{name}: nothing changed, so nothing was written{failing}"
         return f"Backup{name} complete"
 
     def _facts(self) -> Iterator[tuple[str, str]]:
@@ -151,9 +198,7 @@ class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
             yield "Encrypted", _ENCRYPTED
         if self.status in (FAILED, CANCELLED) and not self.files.total:
             return
-        yield "Files", joined(found(self.files.total, self.folders), format_size(self.bytes_read))
-        if self.files.unchanged or self.files.changed:
-            yield "Changes", self.files.changes()
+        yield from files_facts(self.files, self.folders, self.bytes_read, self.history)
         if self.archive:
             yield (
                 "Stored",
@@ -187,7 +232,24 @@ class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
         if not self.archive or self.status not in (SUCCESS, PARTIAL):
             return None
         password = " -p" if self.encrypted else ""
-        return "Restore with:", f"{RESTORE_COMMAND} {shell_word(self.archive)} --to DIR{password}"
+        # An archive of changes gives all files only together with those before it.
+        what = self.archive if self.history.base_run is None else self.run_id or self.archive
+        return "Restore with:", f"{RESTORE_COMMAND} {shell_word(what)} --to DIR{password}"
+
+
+def files_facts(
+    files: FileCounts, folders: int, size_bytes: int, history: Comparison
+) -> Iterator[tuple[str, str]]:
+    """Say how many files there are, and what differs from the run before.
+
+    `size_bytes` are those read, or to be read: of all files only where nothing is compared.
+    """
+    size = format_size(size_bytes)
+    count = found(files.total, folders)
+    yield "Files", count if history.base_run is not None else joined(count, size)
+    yield from history.facts(files)
+    if history.base_run is not None and size_bytes:
+        yield "Read", size
 
 
 _LOST_TEXTS: Final[Mapping[str, str]] = {
@@ -210,7 +272,8 @@ class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a backup would do, for `--dry-run`; nothing has been written.
 
     `destination` is the archive's path, without a volume's number; `split` the most bytes of a
-    volume; `checksums` the kinds of checksum files beside it.
+    volume; `checksums` the kinds of checksum files beside it. `is_unchanged` tells that no archive
+    would be written.
     """
 
     sources: tuple[str, ...]
@@ -226,6 +289,8 @@ class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
     encrypted: bool = False
     split: int | None = None
     checksums: tuple[str, ...] = ()
+    history: Comparison = Comparison()
+    is_unchanged: bool = False
     level: int | None = None
     cluster: str | None = None
     excluded_by: Mapping[str, int] = {}
@@ -235,12 +300,14 @@ class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def status(self) -> str:
         """`partial` when files are known already that could not be taken."""
+        if self.is_unchanged:
+            return UNCHANGED
         return PARTIAL if self.errors or self.files.failed else SUCCESS
 
     @property
     def exit_code(self) -> ExitCode:
         """What the command ends with."""
-        return EXIT_CODES[self.status]
+        return EXIT_CODES[PARTIAL if self.errors else self.status]
 
     def to_json(self) -> dict[str, Any]:
         """Give the keys of a backup's report, with `dry_run` and a `plan`; `archive` is null."""
@@ -249,6 +316,7 @@ class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
             job=self.job,
             format=self.format,
             encrypted=self.encrypted,
+            history=self.history,
             files=self.files,
             folders=self.folders,
             level=self.level,
@@ -281,8 +349,10 @@ class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
         """Say in one line how it went."""
         name = f" of {printable(self.job)}" if self.job else ""
         problems = ""
-        if self.status == PARTIAL:
+        if self.errors or self.files.failed:
             problems = f"{failures(self.files.failed, self.errors)}; "
+        if self.is_unchanged:
+            problems += "nothing changed; "
         return f"Backup{name}, dry run: {problems}nothing was written"
 
     def _facts(self) -> Iterator[tuple[str, str]]:
@@ -297,9 +367,7 @@ class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
             yield "Checksums", joined(*self.checksums)
         if self.encrypted:
             yield "Encrypted", _ENCRYPTED
-        yield "Files", joined(found(self.files.total, self.folders), format_size(self.bytes))
-        if self.files.unchanged or self.files.changed:
-            yield "Changes", self.files.changes()
+        yield from files_facts(self.files, self.folders, self.bytes, self.history)
         batches = format_count(self.batches, "batch", "batches")
         by = f", {self.cluster}" if self.cluster else ""
         yield "Work", f"{batches} by {format_count(self.workers, 'worker')}{by}"

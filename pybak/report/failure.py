@@ -6,6 +6,7 @@ from pybak.display import escape
 from pybak.errors import (
     ArchiveError,
     Interrupted,
+    LockedError,
     NotFoundError,
     PlanError,
     SourceError,
@@ -14,6 +15,7 @@ from pybak.errors import (
 )
 from pybak.problems import (
     DAMAGED,
+    LOCKED,
     NOT_FOUND,
     SOURCE_MISSING,
     STORAGE,
@@ -21,27 +23,36 @@ from pybak.problems import (
     Problem,
 )
 from pybak.report.backup import BackupReport, PlanSummary
+from pybak.report.drill import DrillReport
+from pybak.report.prune import PruneReport
+from pybak.report.rebuild import RebuildReport
 from pybak.report.restore import RestoreReport
 from pybak.report.status import CANCELLED, FAILED
 from pybak.report.verify import VerifyReport
 
-RunReport = BackupReport | RestoreReport | VerifyReport
+RunReport = BackupReport | RestoreReport | VerifyReport | PruneReport | RebuildReport | DrillReport
 Report = RunReport | PlanSummary
 
 
 def failed_report(command: str, error: BaseException) -> RunReport:
-    """Give the report of a run that an error ended: `command` is backup, restore or verify.
+    """Give the report of a run that an error ended; `command` is the name of a flow.
 
     Its exit code is that of the status; the error itself may have a finer one.
     """
-    cancelled = isinstance(error, Interrupted | KeyboardInterrupt)
+    interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
     message = error_message(error)
-    status = CANCELLED if cancelled else FAILED
-    errors = () if cancelled else (Problem("", error_code(error, command), message),)
+    status = CANCELLED if interrupted or isinstance(error, LockedError) else FAILED
+    errors = () if interrupted else (Problem("", error_code(error, command), message),)
     if command == "restore":
         return RestoreReport(status=status, errors=errors, message=message)
     if command == "verify":
         return VerifyReport(status=status, errors=errors, message=message)
+    if command == "prune":
+        return PruneReport(status=status, errors=errors, message=message)
+    if command == "rebuild":
+        return RebuildReport(status=status, errors=errors, message=message)
+    if command == "drill":
+        return DrillReport(status=status, errors=errors, message=message)
     return BackupReport(status=status, errors=errors, message=message)
 
 
@@ -67,5 +78,7 @@ def error_code(error: BaseException, command: str) -> str:
             return SOURCE_MISSING if command == "backup" else NOT_FOUND
         case PlanError():
             return "usage"
+        case LockedError():
+            return LOCKED
         case _:
             return "internal"

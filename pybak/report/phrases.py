@@ -21,8 +21,8 @@ def grouped(count: int) -> str:
 
 
 def joined(*phrases: str) -> str:
-    """Join phrases by commas."""
-    return ", ".join(phrases)
+    """Join phrases by commas, but for empty ones."""
+    return ", ".join(phrase for phrase in phrases if phrase)
 
 
 def found(files: int, folders: int) -> str:
@@ -71,6 +71,11 @@ def excluded_lines(count: int, reasons: Mapping[str, int]) -> Iterator[tuple[str
         yield "", f"{grouped(number):>{width}} {escape(reason)}"
     if len(ordered) > len(shown):
         yield "", f"{ELLIPSIS} and {grouped(len(ordered) - len(shown))} more reasons"
+
+
+def only_changes(run_id: str) -> str:
+    """Say what an archive holds of a run that was compared with an earlier one."""
+    return f"holds only what changed since run {run_id}"
 
 
 def of_files(errors: Sequence[Problem], message: str | None) -> Sequence[Problem]:

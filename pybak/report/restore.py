@@ -43,12 +43,14 @@ class RestoreCounts(msgspec.Struct, frozen=True, kw_only=True):
 class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a restore did, or with `dry_run` would do.
 
-    `deleted` counts files and folders that the archive does not hold and that were removed,
-    `deleted_paths` names them, relative to the target.
+    `archives` are all that hold what the snapshot does, the oldest first; `archive` is the newest.
+    `notes` say what else is worth knowing of the archive. `deleted` counts files and folders that
+    it does not hold and that were removed, `deleted_paths` names them, relative to the target.
     """
 
     status: str
     archive: str | None = None
+    archives: tuple[str, ...] = ()
     target: str | None = None
     files: RestoreCounts = RestoreCounts()
     folders: int = 0
@@ -58,6 +60,7 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
     duration_seconds: float = 0.0
     errors: tuple[Problem, ...] = ()
     skipped: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
     dry_run: bool = False
     message: str | None = None
 
@@ -71,6 +74,7 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
         return {
             "status": self.status,
             "archive": self.archive,
+            "archives": list(self.archives),
             "target": self.target,
             "files": self.files.to_json(),
             "folders": self.folders,
@@ -80,6 +84,7 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
             "duration_seconds": round(self.duration_seconds, 3),
             "errors": problems_json(self.errors),
             "skipped": problems_json(self.skipped),
+            "notes": list(self.notes),
             "dry_run": self.dry_run,
             "message": self.message,
         }
@@ -105,7 +110,11 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         if self.archive:
-            yield "Archive", printable(self.archive)
+            others = len(self.archives) - 1
+            more = f"and {format_count(others, 'earlier one')}" if others > 0 else ""
+            yield "Archive", joined(printable(self.archive), more)
+        for note in self.notes:
+            yield "", note
         if self.target:
             yield "To", printable(self.target)
         if self.status in (FAILED, CANCELLED) and not self.files.total:

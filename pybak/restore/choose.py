@@ -1,4 +1,4 @@
-"""From an archive's listing to what is restored of it: items, folders, what is refused and why.
+"""From listings of archives to what is restored of them: items, folders, what is refused and why.
 
 Touches nothing on disk.
 """
@@ -6,7 +6,8 @@ Touches nothing on disk.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from pybak.entries import (
@@ -37,49 +38,67 @@ _RESTORED: Final = frozenset({FILE, LINK, HARD_LINK, FIFO, FOLDER, *_DEVICES})
 
 
 class Chosen(NamedTuple):
-    """What to restore. Folders come parents first; `problems` are about members left out.
+    """What to restore of one archive; `problems` are about members left out.
 
-    `files` are what batches write: files, FIFOs, devices; `links` come after all of them: hard
-    links, then symbolic ones. `headers` are the folders that are members. `listed` are the files
-    chosen, for limits to be checked. `failed` and `skipped` count the files and links among the
-    problems.
+    `items` are in the archive's order, folders among them. `listed` are the files chosen, for
+    limits to be checked. `failed` and `skipped` count the files and links among the problems.
     """
 
-    files: list[Item]
-    links: list[Item]
-    folders: list[Folder]
-    headers: list[Item]
+    items: list[Item]
     listed: list[Listed]
     problems: list[Problem]
     failed: int
     skipped: int
 
 
-def choose(listing: Listing, selector: Selector, find_owner: FindOwner, *, is_root: bool) -> Chosen:
-    """Pick what `selector` wants. `find_owner` gives the ids that an owner means here."""
-    picker = _Picker(listing, selector, find_owner, is_root=is_root)
+class Sorted(NamedTuple):
+    """The items of one archive by when they are made.
+
+    `files` are what batches write: files, FIFOs, devices; `links` come after all of them: hard
+    links, then symbolic ones. `headers` are the folders that are members.
+    """
+
+    files: list[Item]
+    links: list[Item]
+    headers: list[Item]
+
+
+def choose(
+    listing: Listing,
+    selector: Selector,
+    find_owner: FindOwner,
+    *,
+    is_root: bool,
+    names: AbstractSet[bytes] | None = None,
+) -> Chosen:
+    """Pick what `selector` wants, of all members or of those called as in `names`.
+
+    `find_owner` gives the ids that an owner means here.
+    """
+    picker = _Picker(listing, selector, find_owner, is_root=is_root, names=names)
     for number, listed in enumerate(listing.members):
         picker.add(number, listed)
     picker.report_missing(listing.missing)
-    items = picker.settle()
-    folders = _folders(items)
-    files, links = picker.split(items, folders)
-    picker.problems += (
-        Problem(pattern, NO_MATCH, "include pattern that matches no member")
-        for pattern in selector.unmatched()
-    )
-    return Chosen(
-        files, links, sorted(folders.values(), key=_path),
-        [item for item in items if item.kind == FOLDER], picker.taken, picker.problems,
-        picker.failed, picker.skipped,
-    )  # fmt: skip
+    return Chosen(picker.settle(), picker.taken, picker.problems, picker.failed, picker.skipped)
+
+
+def unmatched(selector: Selector) -> list[Problem]:
+    """Name the include patterns that have matched nothing, once everything was chosen."""
+    message = "include pattern that matches no member"
+    return [Problem(pattern, NO_MATCH, message) for pattern in selector.unmatched()]
 
 
 class _Picker:
     """Collects items in the listing's order; of members with one path, the last wins."""
 
     def __init__(
-        self, listing: Listing, selector: Selector, find_owner: FindOwner, *, is_root: bool
+        self,
+        listing: Listing,
+        selector: Selector,
+        find_owner: FindOwner,
+        *,
+        is_root: bool,
+        names: AbstractSet[bytes] | None,
     ) -> None:
         self.problems = list(listing.problems)
         self.taken: list[Listed] = []
@@ -90,11 +109,14 @@ class _Picker:
         self._takes_all = selector.takes_all
         self._find_owner = find_owner
         self._is_root = is_root
+        self._names = names
         self._places: dict[bytes, int] = {}
 
     def add(self, number: int, listed: Listed) -> None:
         """Take one member, the listing's `number`th, or say why not."""
         name, kind = listed.name, listed.kind
+        if self._names is not None and name not in self._names:
+            return
         try:
             path = safe_name(name)
         except UnsafeName as error:
@@ -181,6 +203,8 @@ class _Picker:
     def report_missing(self, missing: Iterable[tuple[bytes, str]]) -> None:
         """Name what the manifest lists and the archive does not hold."""
         for name, kind in missing:
+            if self._names is not None and name not in self._names:
+                continue
             if self._takes_all or self._selector.wants(name, is_folder=kind == FOLDER):
                 message = "the manifest lists it, the archive does not hold it"
                 self._refuse(name, kind, DAMAGED, message)
@@ -189,53 +213,55 @@ class _Picker:
         """Give what was put; hard links whose first name was not chosen get another first name."""
         return self._first_names.settle([item for item in self._items if item is not None])
 
-    def split(
-        self, items: list[Item], folders: dict[bytes, Folder]
-    ) -> tuple[list[Item], list[Item]]:
-        """Give files and links, without those that must be folders for the sake of others."""
-        files: list[Item] = []
-        hard_links: list[Item] = []
-        links: list[Item] = []
-        places = {LINK: links, HARD_LINK: hard_links}
-        for item in items:
-            if item.kind == FOLDER:
-                continue
-            if item.path in folders:
-                message = f"is a {KIND_NAMES[item.kind]} and a folder in this archive"
-                self._refuse(item.path, item.kind, DAMAGED, message)
-                continue
-            places.get(item.kind, files).append(item)
-        return files, hard_links + links
 
+def sort_out(items: Iterable[Item], folders: Collection[bytes]) -> tuple[Sorted, list[Problem]]:
+    """Sort items by when they are made; leave out what must be a folder for the sake of others.
 
-def _folders(items: list[Item]) -> dict[bytes, Folder]:
-    """Give the folder members and all the folders that members lie in.
-
-    Raises TooLargeError if names as deep as they may be ask for more than memory can hold.
+    `folders` are the paths of all folders of the restore. The problems name what was left out.
     """
+    files: list[Item] = []
+    hard_links: list[Item] = []
+    links: list[Item] = []
+    headers: list[Item] = []
+    problems: list[Problem] = []
+    places = {LINK: links, HARD_LINK: hard_links, FOLDER: headers}
+    for item in items:
+        if item.kind != FOLDER and item.path in folders:
+            message = f"is a {KIND_NAMES[item.kind]} and a folder in this archive"
+            problems.append(Problem(os.fsdecode(item.path), DAMAGED, message))
+        else:
+            places.get(item.kind, files).append(item)
+    return Sorted(files, hard_links + links, headers), problems
+
+
+def folders_of(parts: Iterable[tuple[Sequence[Item], bool]]) -> dict[bytes, Folder]:
+    """Give by path the folders that are members, and all the folders that members lie in.
+
+    Each part is the items of one archive, and whether that one knows all attributes. Raises
+    TooLargeError if names as deep as they may be ask for more than memory can hold.
+    """
+    parts = list(parts)
     folders = {
         item.path: Folder(
-            item.path, True, item.seconds, item.nanos, item.mode, item.uid, item.gid
+            item.path, True, item.seconds, item.nanos, item.mode, item.uid, item.gid, knows
         )
+        for items, knows in parts
         for item in items
         if item.kind == FOLDER
-    }  # fmt: skip
+    }
     done: set[bytes] = set()
     weight = 0
-    for item in items:
-        path = item.path
-        while (path := path.rpartition(b"/")[0]) and path not in done:
-            done.add(path)
-            if path not in folders:
-                folders[path] = Folder(path)
-                weight += len(path)
-        if weight > _MAX_FOLDERS:
-            raise TooLargeError(
-                f"the folders that members lie in take more than {format_size(_MAX_FOLDERS)} of "
-                "names, like a bomb; it is not restored"
-            )
+    for items, _ in parts:
+        for item in items:
+            path = item.path
+            while (path := path.rpartition(b"/")[0]) and path not in done:
+                done.add(path)
+                if path not in folders:
+                    folders[path] = Folder(path)
+                    weight += len(path)
+            if weight > _MAX_FOLDERS:
+                raise TooLargeError(
+                    f"the folders that members lie in take more than {format_size(_MAX_FOLDERS)} "
+                    "of names, like a bomb; it is not restored"
+                )
     return folders
-
-
-def _path(folder: Folder) -> bytes:
-    return folder.path

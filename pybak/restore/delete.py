@@ -17,7 +17,6 @@ from typing import Final, Self
 import msgspec
 
 from pybak.display import printable
-from pybak.entries import FOLDER
 from pybak.formats.listing import Listed, Listing
 from pybak.problems import DAMAGED, DELETED, EXISTS, STORAGE, Problem
 from pybak.restore.folders import Folders
@@ -58,35 +57,41 @@ class DeletePlan(msgspec.Struct, frozen=True, array_like=True):
 
 
 def plan_delete(
-    listing: Listing,
-    restored: Iterable[bytes],
+    names: Iterable[bytes],
+    folders: Iterable[bytes],
     *,
     include: Iterable[str],
     exclude: Iterable[str],
     spared: Iterable[Node],
     tells_case: bool,
-) -> DeletePlan | Problem:
-    """Decide what may go; a problem instead if the listing does not tell all that is held.
+) -> DeletePlan:
+    """Decide what may go.
 
-    `restored` are the paths of what is restored: only folders at their top are tidied.
+    `names` are those of all that the snapshot holds, restored or not; `folders` are the paths of
+    the folders that are restored, of which those at the top are tidied.
     """
-    incomplete = _why_incomplete(listing)
-    if incomplete:
-        message = f"nothing was deleted: {incomplete}, so it may hold more than it lists"
-        return Problem("", DAMAGED, message)
     held: set[bytes] = set()
-    folders: set[bytes] = set()
-    for listed in listing.members:
-        path = safe_name(listed.name)
-        if b"/" in path or listed.kind == FOLDER:
-            folders.add(path.partition(b"/")[0])
+    for name in names:
+        try:
+            path = safe_name(name)
+        except UnsafeName:
+            continue  # it can't be restored, so nothing stands for it
         while path and path not in held:
             held.add(path)
             path = path.rpartition(b"/")[0]
     if not tells_case:
         held = {os.fsencode(folded(path)) for path in held}
-    tops = {path.partition(b"/")[0] for path in restored} & folders
+    tops = {path.partition(b"/")[0] for path in folders}
     return DeletePlan(sorted(tops), held, list(include), list(exclude), list(spared), tells_case)
+
+
+def why_incomplete(listing: Listing) -> Problem | None:
+    """Say why nothing may be deleted if a listing does not tell all that its archive holds."""
+    reason = _why_incomplete(listing)
+    if not reason:
+        return None
+    message = f"nothing was deleted: {reason}, so it may hold more than it lists"
+    return Problem("", DAMAGED, message)
 
 
 def _why_incomplete(listing: Listing) -> str:

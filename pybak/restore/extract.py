@@ -31,7 +31,7 @@ from pybak.restore.delete import DeletePlan, empty_folder
 from pybak.restore.digest import ContentCheck
 from pybak.restore.folders import Folders
 from pybak.restore.hard_links import Linker, note_sources
-from pybak.restore.items import Item, Job, open_job, read_batch
+from pybak.restore.items import Item, Job, open_job, read_parts
 from pybak.restore.metadata import Looks, dress, dress_named
 from pybak.restore.obstacles import own_problem
 from pybak.restore.outcome import Outcome, is_disk_full, reason
@@ -60,46 +60,50 @@ def extract_batch(
     should_stop: ShouldStop | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Unpack the members of the batch file `batch`; their folders must exist.
+    """Unpack the members of the batch file `batch`, archive by archive; their folders must exist.
 
     Doing it again, even at the same time, leaves the same files. The problems are written beside
-    the batch file, to a file of this try's own. Raises ArchiveError if the archive is no longer
-    the one that was planned for, NotFoundError or StorageError if it or the target can't be
-    opened.
+    the batch file, to a file of this try's own; a batch without members makes none. Raises
+    ArchiveError if an archive is no longer the one that was planned for, NotFoundError or
+    StorageError if it or the target can't be opened.
     """
-    job, items = read_batch(batch, Item)
-    with open_job(job, password) as archive:
-        if archive.identity != job.identity:
-            raise ArchiveError(f"{archive.label}: changed while it was restored; start again")
-        try:
-            folders = Folders(job.target)
-        except OSError as error:
-            message = f"{os.fsdecode(job.target)}: can't be opened ({reason(error)})"
-            raise StorageError(message) from error
-        with folders, attempt(batch, job.token) as own:
-            unpacker = Unpacker(job, archive, folders, own, should_stop, progress)
-            for item in items:
-                if not unpacker.add(item):
+    with contextlib.ExitStack() as stack:
+        unpacker: Unpacker | None = None
+        for job, items in read_parts(batch, Item):
+            with open_job(job, password) as archive:
+                if archive.identity != job.identity:
+                    message = f"{archive.label}: changed while it was restored; start again"
+                    raise ArchiveError(message)
+                if unpacker is None:
+                    folders = stack.enter_context(_open_target(job.target))
+                    own = stack.enter_context(attempt(batch, job.token))
+                    unpacker = Unpacker(folders, own, should_stop, progress)
+                unpacker.begin(job, archive)
+                if not all(map(unpacker.add, items)):
                     break
-            return unpacker.close()
+        return Outcome() if unpacker is None else unpacker.close()
+
+
+def _open_target(target: bytes) -> Folders:
+    try:
+        return Folders(target)
+    except OSError as error:
+        message = f"{os.fsdecode(target)}: can't be opened ({reason(error)})"
+        raise StorageError(message) from error
 
 
 class Unpacker:
-    """Unpacks members one after the other and counts."""
+    """Unpacks members one after the other, archive after archive, and counts."""
 
     def __init__(
         self,
-        job: Job,
-        archive: Archive,
         folders: Folders,
         own: Attempt,
         should_stop: ShouldStop | None,
         progress: Progress | None,
     ) -> None:
-        self._job = job
-        self._default_mode = 0o666 & ~job.umask
-        self._archive = archive
-        self._has_attributes = archive.format.startswith("tar")
+        self._job: Job
+        self._archive: Archive
         self._folders = folders
         self._own = own
         self._temporary = own.temporary
@@ -114,6 +118,13 @@ class Unpacker:
         self._restored = self._skipped = self._failed = self._size = self._deleted = 0
         self._full = 0
         self._stopped = False
+
+    def begin(self, job: Job, archive: Archive) -> None:
+        """From now on unpack members of `archive`."""
+        self._job = job
+        self._archive = archive
+        self._default_mode = 0o666 & ~job.umask
+        self._has_attributes = archive.format.startswith("tar")
 
     def add(self, item: Item) -> bool:
         """Unpack one member. False if it was asked to stop, and then the member is not counted.

@@ -2,8 +2,9 @@
 
 `finish` is the last step of a restore that got there, `close_up` of one that ended early.
 
-Links come after all files, so that no file can go through one. Modes and times of folders come
-last and deepest first, because writing into a folder moves its time and may need its mode.
+Links come after the files of all archives, so that no file can go through one. Modes and times of
+folders come last and deepest first, because writing into a folder moves its time and may need its
+mode.
 """
 
 from __future__ import annotations
@@ -201,8 +202,8 @@ def finish(
     )
     if outcome.stopped:
         return outcome
-    assert outcome.problems_file is not None
-    problems = list(read_problems(outcome.problems_file))
+    problems_file = outcome.problems_file or plan.links_file.with_name("restore-end.problems")
+    problems = list(read_problems(problems_file))
     job = plan.job
     deleted = 0
     kept = frozenset(_kept(plan.kept_file))
@@ -229,9 +230,9 @@ def finish(
                 code = STORAGE
                 message = f"can't get its mode and time: {_explain(error)}"
                 problems.append(Problem(os.fsdecode(folder.path), code, message))
-    write_problems(outcome.problems_file, problems)
+    write_problems(problems_file, problems)
     plan.opened_file.unlink(missing_ok=True)
-    return msgspec.structs.replace(outcome, deleted=deleted)
+    return msgspec.structs.replace(outcome, deleted=deleted, problems_file=problems_file)
 
 
 def close_up(plan: RestorePlan) -> None:
@@ -297,8 +298,8 @@ def _complete(
     try:
         mode = folder.mode if folder.mode >= 0 else 0o777 & ~job.umask
         looks = Looks(folder.uid, folder.gid, mode, folder.mtime_ns, job.sets_owner)
-        xattrs = attributes.get(folder.path, {} if job.knows_attributes else None)
-        notes = dress(fd, looks, xattrs, removes_others=job.knows_attributes)
+        xattrs = attributes.get(folder.path, {} if folder.knows_attributes else None)
+        notes = dress(fd, looks, xattrs, removes_others=folder.knows_attributes)
         problems += (Problem(os.fsdecode(folder.path), UNSUPPORTED, note) for note in notes)
     finally:
         os.close(fd)

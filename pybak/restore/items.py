@@ -1,17 +1,18 @@
 """What a worker needs to unpack or check members, in small files on disk.
 
-A batch file is a run of frames: a 4-byte little-endian length, then MessagePack. The first frame
-is the `Job`, each further one a list of `Item`s or `Folder`s. With it, the archive and, if that is
-encrypted, its password a worker can do all; a password is in no file.
+A batch file has a part for each archive that its members come from. A part is a run of frames: a
+4-byte little-endian length, then MessagePack. The first frame is the `Job`, each further one a list
+of `Item`s or `Folder`s; a frame of no length ends the part. With it, the archives and, if those are
+encrypted, their password a worker can do all; a password is in no file.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 import msgspec
 
@@ -32,19 +33,20 @@ Node = tuple[int, int]
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True):
-    """What the batches of one run share.
+    """What the members of one archive share in one run.
 
-    `volumes` are the paths of the archive's files. `index_file`, if any, tells a reader where it
+    `volumes` are the paths of the archive's files, none for folders, which may come from several
+    archives. `index_file`, if any, tells a reader where it
     can start, `delete_file` holds the `DeletePlan`. `target` is absolute; it, `overwrite` and
     `token` are empty when verifying. `token` is part of the names of temporary files, `umask` what
     new files of unknown mode go without. `sets_owner` tells whether files are given away,
     `knows_attributes` whether what the archive does not say about extended attributes is to be
-    taken for none. `own_nodes` are the archive's own files, which are never replaced, whatever name
-    they are met by.
+    taken for none. `own_nodes` are the files of all archives that are restored, which are never
+    replaced, whatever name they are met by.
     """
 
-    volumes: tuple[bytes, ...]
-    identity: tuple[Identity, ...]
+    volumes: tuple[bytes, ...] = ()
+    identity: tuple[Identity, ...] = ()
     index_file: str = ""
     target: bytes = b""
     overwrite: str = ""
@@ -56,7 +58,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
     own_nodes: frozenset[Node] = frozenset()
 
     def is_own(self, status: os.stat_result) -> bool:
-        """Whether a file that was looked at is one of the archive's own."""
+        """Whether a file that was looked at is one of the archives' own."""
         return (status.st_dev, status.st_ino) in self.own_nodes
 
 
@@ -104,7 +106,10 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Folder(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A folder to be made. Only `is_member` ones get a mode, an owner and a time."""
+    """A folder to be made. Only `is_member` ones get a mode, an owner and a time.
+
+    `knows_attributes` is that of the archive which the member is of, as in `Job`.
+    """
 
     path: bytes
     is_member: bool = False
@@ -113,6 +118,7 @@ class Folder(msgspec.Struct, frozen=True, array_like=True, gc=False):
     mode: int = NO_MODE
     uid: int = NO_OWNER
     gid: int = NO_OWNER
+    knows_attributes: bool = False
 
     @property
     def mtime_ns(self) -> int:
@@ -121,31 +127,55 @@ class Folder(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def write_batch(path: Path, job: Job, rows: Sequence[Item] | Sequence[Folder]) -> None:
-    """Write a batch file, replacing what was there."""
+    """Write a batch file of one part, replacing what was there."""
+    write_parts(path, [(job, rows)])
+
+
+def write_parts(path: Path, parts: Iterable[tuple[Job, Sequence[Item] | Sequence[Folder]]]) -> None:
+    """Write a batch file of any number of parts, replacing what was there."""
     encode = msgspec.msgpack.Encoder().encode
     with path.open("wb") as out:
-        block = encode(job)
-        out.write(_LENGTH.pack(len(block)) + block)
-        for at in range(0, len(rows), _FRAME_ROWS):
-            block = encode(rows[at : at + _FRAME_ROWS])
+        for job, rows in parts:
+            block = encode(job)
             out.write(_LENGTH.pack(len(block)) + block)
+            for at in range(0, len(rows), _FRAME_ROWS):
+                block = encode(rows[at : at + _FRAME_ROWS])
+                out.write(_LENGTH.pack(len(block)) + block)
+            out.write(_LENGTH.pack(0))
 
 
 def read_batch(path: Path, kind: type[_Row]) -> tuple[Job, Iterator[_Row]]:
-    """Open a batch file: its job, and its rows with one frame in memory at a time."""
-    frames = _frames(path)
-    return msgspec.msgpack.decode(next(frames), type=Job), _rows(frames, kind)
+    """Open a batch file: its first job and the rows of that, one frame in memory at a time."""
+    parts = read_parts(path, kind)
+    job, rows = next(parts)
+    return job, _while_open(parts, rows)
 
 
-def _frames(path: Path) -> Iterator[bytes]:
+def _while_open(
+    parts: Iterator[tuple[Job, Iterator[_Row]]], rows: Iterator[_Row]
+) -> Iterator[_Row]:
+    """Keep the file of `parts` open while its rows are read."""
+    yield from rows
+    next(parts, None)
+
+
+def read_parts(path: Path, kind: type[_Row]) -> Iterator[tuple[Job, Iterator[_Row]]]:
+    """Yield the job and the rows of each part; take all rows before the next part."""
+    decode = msgspec.msgpack.Decoder(Job).decode
     with path.open("rb") as frames:
-        while length := frames.read(_LENGTH.size):
-            yield frames.read(_LENGTH.unpack(length)[0])
+        while head := _frame(frames):
+            yield decode(head), _rows(frames, kind)
 
 
-def _rows(frames: Iterator[bytes], kind: type[_Row]) -> Iterator[_Row]:
+def _frame(frames: BinaryIO) -> bytes:
+    """Read a frame; empty at the end of a part, and of the file."""
+    length = frames.read(_LENGTH.size)
+    return frames.read(_LENGTH.unpack(length)[0]) if length else b""
+
+
+def _rows(frames: BinaryIO, kind: type[_Row]) -> Iterator[_Row]:
     decode = msgspec.msgpack.Decoder(list[kind]).decode  # type: ignore[valid-type]
-    for frame in frames:
+    while frame := _frame(frames):
         yield from decode(frame)
 
 

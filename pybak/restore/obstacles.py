@@ -1,13 +1,12 @@
-"""What of an archive a target can't take: names it takes for one, the archive's own files."""
+"""What a target can't take: names it takes for one, the files of the archives themselves."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 
 from pybak.display import printable
 from pybak.problems import STORAGE, Problem
-from pybak.restore.choose import Chosen
 from pybak.restore.items import Folder, Item
 from pybak.restore.names import folded
 from pybak.restore.target import ignores_case
@@ -57,11 +56,15 @@ def case_problem(path: bytes, other: bytes) -> Problem:
     return Problem(os.fsdecode(path), STORAGE, message)
 
 
-def same_but_for_case(chosen: Chosen, target: bytes, *, may_write: bool) -> dict[bytes, bytes]:
-    """Give the paths that the target would take for another path, with that path."""
+def same_but_for_case(
+    rows: Iterable[Sequence[Item | Folder]], target: bytes, *, may_write: bool
+) -> dict[bytes, bytes]:
+    """Give the paths that the target would take for another path, with that path.
+
+    Of two such paths the one that comes first in `rows` stays.
+    """
     seen: dict[str, bytes] = {}
     clashing: dict[bytes, bytes] = {}
-    rows: tuple[Sequence[Item | Folder], ...] = (chosen.folders, chosen.files, chosen.links)
     for part in rows:
         for row in part:
             other = seen.setdefault(folded(row.path), row.path)

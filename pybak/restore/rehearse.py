@@ -41,8 +41,8 @@ def rehearse(prepared: Prepared, *, password: bytes | None = None) -> Rehearsal:
     Its own problems, which were known before, are not repeated. Raises ArchiveError,
     NotFoundError or StorageError if the archive can't be opened.
     """
-    with open_job(prepared.job, password) as archive, _open_target(prepared) as folders:
-        return _Rehearser(prepared, archive, folders).run()
+    with _open_target(prepared) as folders:
+        return _Rehearser(prepared, password, folders).run()
 
 
 @contextlib.contextmanager
@@ -57,36 +57,46 @@ def _open_target(prepared: Prepared) -> Iterator[Folders | None]:
 
 
 class _Rehearser:
-    def __init__(self, prepared: Prepared, archive: Archive, folders: Folders | None) -> None:
+    def __init__(self, prepared: Prepared, password: bytes | None, folders: Folders | None) -> None:
         self._prepared = prepared
         self._overwrite = prepared.job.overwrite
-        self._archive = archive
+        self._password = password
         self._folders = folders
         self._missing: set[bytes] = set() if folders else {b""}
         self._blocked: set[bytes] = set()
         self._problems: list[Problem] = []
-        self._deleted = 0
+        self._restored = self._skipped = self._failed = self._size = self._deleted = 0
 
     def run(self) -> Rehearsal:
         for folder in self._prepared.folders:
             self._folder(folder)
-        restored = skipped = failed = size = 0
-        for item in (*self._prepared.files, *self._prepared.links):
-            problem = self._item(item)
-            if problem is None:
-                restored += 1
-                size += item.member.size if item.kind not in (LINK, HARD_LINK) else 0
-            else:
-                skipped += problem.is_skip
-                failed += not problem.is_skip
-                self._problems.append(problem)
+        for part in self._prepared.parts:
+            for item in part.files:
+                self._count(item, self._item(item))
+        for part in self._prepared.parts:
+            if part.links:
+                # Where a link points to may stand in the archive only.
+                with open_job(part.job, self._password) as archive:
+                    for item in part.links:
+                        self._count(item, self._item(item, archive))
         surplus = self._prepared.surplus
         if surplus is not None and self._folders is not None:
             deleted, notes = delete_surplus(surplus, self._folders, dry_run=True)
             self._deleted += deleted
             self._problems += notes
-        outcome = Outcome(restored, skipped, failed, size, deleted=self._deleted)
+        outcome = Outcome(
+            self._restored, self._skipped, self._failed, self._size, deleted=self._deleted
+        )
         return Rehearsal(outcome, self._problems)
+
+    def _count(self, item: Item, problem: Problem | None) -> None:
+        if problem is None:
+            self._restored += 1
+            self._size += item.member.size if item.kind not in (LINK, HARD_LINK) else 0
+            return
+        self._skipped += problem.is_skip
+        self._failed += not problem.is_skip
+        self._problems.append(problem)
 
     def _folder(self, folder: Folder) -> None:
         above = folder.path.rpartition(b"/")[0]
@@ -117,8 +127,8 @@ class _Rehearser:
         except OSError:
             return None
 
-    def _item(self, item: Item) -> Problem | None:
-        """Give what would keep a member from being restored."""
+    def _item(self, item: Item, archive: Archive | None = None) -> Problem | None:
+        """Give what would keep a member from being restored; of links by a look into `archive`."""
         path = os.fsdecode(item.path)
         if item.path.rpartition(b"/")[0] in self._blocked:
             return Problem(path, STORAGE, f"can't be written: {_IN_THE_WAY}")
@@ -128,8 +138,8 @@ class _Rehearser:
         if self._prepared.job.is_own(status):
             return own_problem(item.path)
         kept = reason_to_leave(item, status, self._overwrite)
-        if kept is None and item.kind == LINK and self._overwrite == IF_CHANGED:
-            kept = self._same_link(item, status)
+        if kept is None and archive is not None and self._overwrite == IF_CHANGED:
+            kept = self._same_link(item, status, archive)
         if kept is not None:
             return Problem(path, EXISTS, kept)
         if stat.S_ISDIR(status.st_mode) and self._is_full(item.path):
@@ -137,14 +147,14 @@ class _Rehearser:
             return Problem(path, STORAGE, message)
         return None
 
-    def _same_link(self, item: Item, status: os.stat_result) -> str | None:
-        if not stat.S_ISLNK(status.st_mode):
+    def _same_link(self, item: Item, status: os.stat_result, archive: Archive) -> str | None:
+        if item.kind != LINK or not stat.S_ISLNK(status.st_mode):
             return None
         assert self._folders is not None
         above, _, name = item.path.rpartition(b"/")
         try:
             there = os.readlink(name, dir_fd=self._folders.fd(above))
-            if there == link_target(self._archive, item):
+            if there == link_target(archive, item):
                 return "exists already and points to the same place"
         except (OSError, ArchiveError):
             return None

@@ -1,9 +1,9 @@
-"""One restore from the first look at the archive to its report."""
+"""One restore from the first look at its archives to its report."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -13,12 +13,13 @@ from pybak.errors import Interrupted
 from pybak.options import RestoreOptions
 from pybak.paths import user_path
 from pybak.problems import Problem, read_problems
-from pybak.read_run import ReadRun, name_of, paths_of, volume_set
+from pybak.read_run import ReadRun
 from pybak.report import PARTIAL, SUCCESS, RestoreCounts, RestoreReport
 from pybak.restore.finish import FoldersMade, close_up
 from pybak.restore.outcome import Outcome
 from pybak.restore.plan import RestorePlan, Wish, plan_restore, prepare
 from pybak.restore.rehearse import rehearse
+from pybak.restore.snapshot import Share, whole
 from pybak.volumes.find import VolumeSet
 
 # Seconds of one core, measured as those in `pybak.backup.plan`; the locked part can't be shared by
@@ -39,21 +40,23 @@ class RestoreRun(ReadRun):
 
     def __init__(
         self,
-        archive: VolumeSet | Path,
+        snapshot: Sequence[Share] | VolumeSet | Path,
         target: str,
         options: RestoreOptions,
         *,
         now: datetime | None = None,
     ) -> None:
-        """Take what is asked; the archive is not looked at yet.
+        """Take what is asked: a snapshot, or one archive; nothing is looked at yet.
 
         Raises PlanError if `target` can be no path, StorageError if there is no place for
         temporary files.
         """
         self.target = str(user_path(target))
         super().__init__(options, now=now)
-        self.volumes = paths_of(volume_set(archive))
-        self.archive = name_of(archive)
+        self.shares = (
+            [whole(snapshot)] if isinstance(snapshot, VolumeSet | Path) else list(snapshot)
+        )
+        self.archive = self.shares[-1].archive if self.shares else None
         self.options = options
         self._folder.subfolder("progress")
         self._plan: RestorePlan | None = None
@@ -73,7 +76,7 @@ class RestoreRun(ReadRun):
     def plan(self, password: bytes | None = None) -> RestorePlan:
         """Decide what goes where; write the batches."""
         self._plan = plan_restore(
-            self.volumes,
+            self.shares,
             os.fsencode(self.target),
             self.wish,
             work_dir=self.staging,
@@ -93,7 +96,7 @@ class RestoreRun(ReadRun):
     def rehearse(self, password: bytes | None = None) -> RestoreReport:
         """Say what a restore would do, writing nothing in the target."""
         prepared = prepare(
-            self.volumes, os.fsencode(self.target), self.wish, password=password, may_write=False
+            self.shares, os.fsencode(self.target), self.wish, password=password, may_write=False
         )
         outcome, found = rehearse(prepared, password=password)
         return self._report(
@@ -126,6 +129,7 @@ class RestoreRun(ReadRun):
         return RestoreReport(
             status=PARTIAL if errors else SUCCESS,
             archive=self.archive,
+            archives=tuple(share.archive for share in self.shares),
             target=self.target,
             files=RestoreCounts(
                 restored=sum(outcome.restored for outcome in outcomes),
@@ -138,6 +142,7 @@ class RestoreRun(ReadRun):
             duration_seconds=self.duration_seconds,
             errors=errors,
             skipped=tuple(p for p in found if p.code in problems.SKIPPED_CODES),
+            notes=tuple(p.message for p in found if p.code == problems.CHANGES_ONLY),
             deleted_paths=tuple(sorted(p.path for p in found if p.code == problems.DELETED)),
             dry_run=dry_run,
         )

@@ -1,4 +1,4 @@
-"""One file of an archive written to a stream, such as a command's standard output.
+"""One file of a snapshot written to a stream, such as a command's standard output.
 
 Nothing can be taken back once it is written, so whatever can be authenticated is, before the
 first byte.
@@ -6,6 +6,7 @@ first byte.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -17,38 +18,37 @@ from pybak.errors import ArchiveError, PlanError, StorageError
 from pybak.formats.archive import Archive, Limits, check_ratio
 from pybak.formats.opening import open_archive
 from pybak.formats.zip_directory import Member
-from pybak.problems import DAMAGED, NO_MATCH, Problem
+from pybak.problems import DAMAGED, Problem
 from pybak.report import FAILED, SUCCESS, RestoreCounts, RestoreReport
 from pybak.restore.authentic import authenticate, wrapped_volumes
 from pybak.restore.choose import choose
 from pybak.restore.digest import ContentCheck
+from pybak.restore.gather import check_origin, locked
 from pybak.restore.items import Item
 from pybak.restore.outcome import reason
 from pybak.restore.owners import NUMBER, finder
-from pybak.restore.plan import locked
 from pybak.restore.select import Selector
+from pybak.restore.snapshot import Share, wanted_names
 
 _ZEROS = bytes(1 << 20)
 
 
 def restore_to_stream(
-    archive_paths: Sequence[bytes],
+    shares: Sequence[Share],
     selector: Selector,
     out: BinaryIO,
     password: bytes | None = None,
     *,
     limits: Limits | None = None,
 ) -> RestoreReport:
-    """Write the content of the one file that `selector` wants to `out`.
+    """Write the content of the one file of a snapshot that `selector` wants to `out`.
 
-    `archive_paths` are the archive's files in order. Damage found while it is written, by CRC or
-    SHA-256, makes a failed report: what was written is not to be used then. Raises PlanError if
-    not exactly one file is wanted; ArchiveError, WrongPasswordError, NotFoundError or
-    StorageError before the first byte.
+    Damage found while it is written, by CRC or SHA-256, makes a failed report: what was written is
+    not to be used then. Raises PlanError if not exactly one file is wanted; ArchiveError,
+    WrongPasswordError, NotFoundError or StorageError before the first byte.
     """
-    limits = limits or Limits()
-    with open_archive(archive_paths, password=password) as archive:
-        item = _only_file(archive, selector, limits)
+    with contextlib.ExitStack() as opened:
+        archive, item = _only_file(opened, shares, selector, limits or Limits(), password)
         authenticate(wrapped_volumes(archive.source), workers=os.cpu_count() or 1)
         if isinstance(item.member, Member) and item.member.is_encrypted:
             # The code of an encrypted member stands behind its data.
@@ -67,32 +67,53 @@ def restore_to_stream(
         )  # fmt: skip
 
 
-def _only_file(archive: Archive, selector: Selector, limits: Limits) -> Item:
-    listing = archive.listing(limits)
-    chosen = choose(listing, selector, finder(NUMBER), is_root=False)
-    items = [item for item in (*chosen.files, *chosen.links) if item.kind in (FILE, HARD_LINK)]
-    # Empty files are never encrypted: they say nothing about whether anything can be read.
-    if listing.encrypted and not any(item.member.size for item in items):
-        raise locked(archive)
-    if len(items) != 1:
-        raise PlanError(_why_not(archive, items, chosen.problems))
-    archive.check_limits(chosen.listed, limits)
-    check_ratio(archive.source, items[0].member.size, limits)  # a stream takes holes as zeros
-    return items[0]
+def _only_file(
+    opened: contextlib.ExitStack,
+    shares: Sequence[Share],
+    selector: Selector,
+    limits: Limits,
+    password: bytes | None,
+) -> tuple[Archive, Item]:
+    """Give the file and its archive, which `opened` closes."""
+    found: list[tuple[Archive, Item]] = []
+    problems: list[Problem] = []
+    for share in shares:
+        names = wanted_names(share, selector)
+        if names is not None and not names:
+            continue
+        if share.trouble is not None:
+            raise share.trouble
+        archive = opened.enter_context(open_archive(share.volumes, password=password))
+        listing = archive.listing(limits, names)
+        check_origin(share, archive, listing)
+        chosen = choose(listing, selector, finder(NUMBER), is_root=False, names=names)
+        items = [item for item in chosen.items if item.kind in (FILE, HARD_LINK)]
+        # Empty files are never encrypted: they say nothing about whether anything can be read.
+        if listing.encrypted and not any(item.member.size for item in items):
+            raise locked(archive)
+        archive.check_limits(chosen.listed, limits)
+        found += ((archive, item) for item in items)
+        problems += chosen.problems
+    if len(found) != 1:
+        label = printable(shares[-1].archive) if shares else "snapshot"
+        raise PlanError(_why_not(label, [item for _, item in found], problems))
+    archive, item = found[0]
+    check_ratio(archive.source, item.member.size, limits)  # a stream takes holes as zeros
+    return archive, item
 
 
-def _why_not(archive: Archive, items: Sequence[Item], problems: Sequence[Problem]) -> str:
+def _why_not(label: str, items: Sequence[Item], problems: Sequence[Problem]) -> str:
     if items:
         names = ", ".join(printable(item.path) for item in items[:3])
         more = ", …" if len(items) > 3 else ""
         return (
-            f"{archive.label}: {len(items)} files are meant ({names}{more}); one file can go to "
+            f"{label}: {len(items)} files are meant ({names}{more}); one file can go to "
             "stdout, name it with --include"
         )
-    refused = [one for one in problems if one.path and one.code != NO_MATCH]
+    refused = [one for one in problems if one.path]
     if refused:
-        return f"{archive.label}: {printable(refused[0].path)} {refused[0].message}"
-    return f"{archive.label}: no file is meant; name one with --include"
+        return f"{label}: {printable(refused[0].path)} {refused[0].message}"
+    return f"{label}: no file is meant; name one with --include"
 
 
 def _write(archive: Archive, item: Item, out: BinaryIO) -> int:

@@ -21,16 +21,17 @@ from pybak.entries import LINK
 from pybak.errors import ArchiveError, StorageError
 from pybak.formats.archive import ONE_SHOT, Archive, Limits
 from pybak.formats.listing import Listed, Listing
+from pybak.formats.manifest_reader import Head
 from pybak.formats.opening import open_archive
 from pybak.formats.tar_reader import TarFile
 from pybak.formats.zip_directory import Member
 from pybak.problems import DAMAGED, STORAGE, Problem, write_problems
 from pybak.restore.authentic import authenticate, wrapped_volumes
+from pybak.restore.dealing import deal, slice_of
 from pybak.restore.digest import ContentCheck
 from pybak.restore.extract import Progress, ShouldStop
+from pybak.restore.gather import locked, runs_of
 from pybak.restore.items import Item, Job, open_job, read_batch, write_batch, write_index
-from pybak.restore.plan import locked, runs_of
-from pybak.restore.shares import deal, slice_of
 from pybak.units import format_count, format_size
 from pybak.verify.headers import header_fault
 
@@ -50,7 +51,8 @@ class VerifyPlan(msgspec.Struct, frozen=True):
 
     `size` is what is read unpacks to, in bytes. `damaged` counts the members that are known to be
     bad already, each with a problem; `has_manifest` tells whether there are digests to check
-    against, and `made_by` which run the manifest says it is of.
+    against. `made_by` is the run that the manifest says it is of, `base_run` the one that this was
+    compared with.
     """
 
     job: Job
@@ -63,6 +65,7 @@ class VerifyPlan(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...]
     batches: tuple[Path, ...]
     made_by: str = ""
+    base_run: str = ""
 
     def summary(self) -> str:
         """Say in a few lines what will be done."""
@@ -134,10 +137,11 @@ def plan_verify(
             path = work_dir / f"verify-{number:04d}"
             write_batch(path, job, batch)
             batches.append(path)
+        head = listing.head or Head(0)
         return VerifyPlan(
             job, archive.label, checker.members, len(items),
             sum(item.content_size for item in items), checker.damaged, listing.has_manifest,
-            tuple(checker.problems), tuple(batches), listing.head.run_id if listing.head else "",
+            tuple(checker.problems), tuple(batches), head.run_id, head.base_run or "",
         )  # fmt: skip
 
 

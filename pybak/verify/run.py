@@ -24,6 +24,7 @@ from pybak.options import VerifyOptions
 from pybak.options.read import percent_number
 from pybak.problems import DAMAGED, read_problems
 from pybak.read_run import ReadRun, name_of, paths_of, volume_set
+from pybak.report.phrases import only_changes
 from pybak.report.verify import Sample
 from pybak.verify.check import Checked, Slice, VerifyPlan, plan_verify
 from pybak.volumes.find import VolumeSet
@@ -83,6 +84,8 @@ class VerifyRun(ReadRun):
             should_stop=self.is_stopping,
         )
         self._compare_run(plan, name, number)
+        if plan.base_run:
+            self._note(number, f"it {only_changes(plan.base_run)}")
         return plan
 
     def _sample(self, name: str, number: int) -> Sample | None:

@@ -21,7 +21,7 @@ from pybak.backup.rules import CACHE_SIGNATURE
 KEYS = {
     "status", "run_id", "job", "archive", "volumes", "files", "folders", "bytes_read",
     "bytes_stored", "duration_seconds", "level", "excluded_by", "errors", "skipped", "message",
-    "format", "encrypted", "checksum_files", "lost",
+    "format", "encrypted", "checksum_files", "lost", "mode", "full_because", "base_run", "gone",
 }  # fmt: skip
 ODD_NAMES = [
     b"with blank (1).txt",

@@ -61,5 +61,5 @@ def test_a_catalog_that_can_not_be_used_is_a_warning(run_command: Commands, tmp_
     env = {"PYBAK_CATALOG_URL": "sqlite:////proc/no/such/catalog.db"}
     done = run_command("backup", tmp_path / "a", "-o", tmp_path / "a.zip", "--json", env=env)
     assert (done.rc, done.json["status"]) == (0, "success"), done
-    assert done.stderr.startswith("pybak: warning: sqlite:////proc/no/such/catalog.db: ")
+    assert done.stderr.startswith("pybak: warning: /proc/no/such/catalog.db: ")
     assert done.stderr.count("\n") == 1

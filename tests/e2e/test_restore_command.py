@@ -17,8 +17,8 @@ from backing_up import MANIFEST, noise, prose, snapshot
 from commands import Commands, Finished
 
 RESTORE_KEYS = {
-    "status", "archive", "target", "files", "folders", "deleted", "deleted_paths", "bytes_written",
-    "duration_seconds", "errors", "skipped", "dry_run", "message",
+    "status", "archive", "archives", "target", "files", "folders", "deleted", "deleted_paths",
+    "bytes_written", "duration_seconds", "errors", "skipped", "dry_run", "message", "notes",
 }  # fmt: skip
 LARGE = 70 << 20  # bytes; more than two parts
 

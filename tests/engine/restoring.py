@@ -20,6 +20,7 @@ from pybak.restore.extract import extract_batch
 from pybak.restore.finish import finish, make_folders
 from pybak.restore.plan import RestorePlan, Wish, plan_restore, prepare
 from pybak.restore.rehearse import rehearse
+from pybak.restore.snapshot import Share
 
 BIG = bytes(range(256)) * 4096 * 3
 
@@ -51,16 +52,25 @@ class Result:
         return self.restored, self.skipped, self.failed
 
 
-def paths(archive: bytes | Sequence[bytes]) -> Sequence[bytes]:
-    return [archive] if isinstance(archive, bytes) else archive
+Archive = bytes | Sequence[bytes] | Sequence[Share]
+"""A file, the volumes of an archive, or a whole snapshot."""
 
 
-def plan(
-    archive: bytes | Sequence[bytes], target: Path, work_dir: Path, **more: Any
-) -> RestorePlan:
+def shares(archive: Archive) -> Sequence[Share]:
+    """Give what a restore takes."""
+    if isinstance(archive, bytes):
+        return [Share(os.fsdecode(archive), (archive,))]
+    if isinstance(archive[0], bytes):
+        return [Share(os.fsdecode(archive[0]), tuple(archive))]
+    return archive
+
+
+def plan(archive: Archive, target: Path, work_dir: Path, **more: Any) -> RestorePlan:
     how = {key: more.pop(key) for key in ("tasks", "password") if key in more}
     how.setdefault("tasks", 3)
-    return plan_restore(paths(archive), os.fsencode(target), Wish(**more), work_dir=work_dir, **how)
+    return plan_restore(
+        shares(archive), os.fsencode(target), Wish(**more), work_dir=work_dir, **how
+    )
 
 
 def carry_out(made: RestorePlan, password: bytes | None = None) -> Result:
@@ -70,7 +80,7 @@ def carry_out(made: RestorePlan, password: bytes | None = None) -> Result:
     return Result(made, parts, folders.problems)
 
 
-def restore(archive: bytes | Sequence[bytes], target: Path, **options: Any) -> Result:
+def restore(archive: Archive, target: Path, **options: Any) -> Result:
     with tempfile.TemporaryDirectory() as work:
         made = plan(archive, target, Path(work), **options)
         assert len(made.batches) <= options.get("tasks", 3)
@@ -81,13 +91,11 @@ def restore(archive: bytes | Sequence[bytes], target: Path, **options: Any) -> R
     return result
 
 
-def foretell(
-    archive: bytes | Sequence[bytes], target: Path, **options: Any
-) -> tuple[int, int, int]:
+def foretell(archive: Archive, target: Path, **options: Any) -> tuple[int, int, int]:
     """Give what a dry run counts as restored, skipped, failed."""
     password = options.pop("password", None)
     prepared = prepare(
-        paths(archive), os.fsencode(target), Wish(**options), password=password, may_write=False
+        shares(archive), os.fsencode(target), Wish(**options), password=password, may_write=False
     )
     outcome = rehearse(prepared, password=password).outcome
     skipped, failed = outcome.skipped + prepared.skipped, outcome.failed + prepared.failed

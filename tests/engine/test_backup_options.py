@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pybak.backup.run import BackupRun, archive_format
+from pybak.backup.run import BackupRun
+from pybak.backup.settings import archive_format
 from pybak.errors import PlanError
 from pybak.options import BackupOptions
 
@@ -94,3 +95,9 @@ def test_a_dry_run_tells_what_would_be_written(tmp_path: Path) -> None:
         cut = made.plan_summary(made.plan(kept), kept)
     assert "Volumes      of at most 100 MB" in cut.to_text()
     assert (cut.to_json()["plan"]["split"], cut.encrypted) == (100_000_000, False)
+
+
+@pytest.mark.parametrize("tag", ["a,b", "", " "])
+def test_a_tag_that_prune_could_not_name_is_refused(tag: str) -> None:
+    with pytest.raises(ValueError, match="is no tag"):
+        BackupOptions(tag=[tag])

@@ -231,7 +231,8 @@ def test_what_is_damaged_is_told_and_the_rest_is_shown(capsys: pytest.CaptureFix
          "'!x' finds nothing by itself; begin it with another sign"),
         (["find", "x.zip", "*.txt"], 10, None),
         (["lits"], 2, "no command lits; did you mean list?"),
-        (["frobnicate"], 2, "no command frobnicate; known are list, find"),
+        (["frobnicate"], 2,
+         "no command frobnicate; known are list, find, snapshots, versions, diff"),
         (["--frobnicate"], 2, "no option --frobnicate; see pybak --help"),
     ],
 )  # fmt: skip

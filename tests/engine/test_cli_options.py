@@ -139,6 +139,13 @@ def test_a_restore_and_a_verify_are_taken() -> None:
     assert verify.options == VerifyOptions(workers=2, sample="5%")
 
 
+def test_a_job_without_a_name_is_looked_up_by_its_sources() -> None:
+    """That is what a backup without --job is called in the history."""
+    job = "/home/me/docs, /srv/www"
+    assert accepted("restore", "latest", "--job", job, "--to", "t").job == job
+    assert accepted("verify", "latest", "--job", job).job == job
+
+
 def test_the_suffix_of_the_output_gives_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYBAK_FORMAT", "tar")
     request: BackupRequest = accepted("backup", "a", "-o", "x.tbz2")

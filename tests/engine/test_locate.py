@@ -136,3 +136,20 @@ def test_names_that_are_not_utf_8_are_found(tmp_path: Path, url: str) -> None:
     assert locate_archive("latest", job=job, catalog_url=url).paths == (os.fsencode(archive),)
     with pytest.raises(NotFoundError):
         locate_archive(os.fsdecode(b"\xff"), job=None, catalog_url=url)
+
+
+def test_a_run_is_named_by_the_start_of_its_id(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/catalog.db"
+    catalog = Catalog(url)
+    now = datetime(2026, 11, 21, tzinfo=UTC)
+    for run_id in ("4c11969c-aaaa", "4c11969c-bbbb"):
+        archive = tmp_path / f"{run_id}.zip"
+        archive.write_bytes(b"PK")
+        catalog.begin_run(run_id, kind="backup", job=run_id, options={}, now=now)
+        catalog.finish_run(run_id, status="success", counts={}, now=now, archive=str(archive))
+    found = locate_archive("4c11969c-a", job=None, catalog_url=url)
+    assert found.base == bytes(tmp_path / "4c11969c-aaaa.zip")
+    with pytest.raises(PlanError, match="which run"):
+        locate_archive("4c11969c", job=None, catalog_url=url)
+    with pytest.raises(NotFoundError):
+        locate_archive("4c1", job=None, catalog_url=url)

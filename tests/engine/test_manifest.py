@@ -46,6 +46,7 @@ def records(draw: st.DrawFn) -> Record:
         link=os.fsdecode(draw(NAMES)) if kind in (LINK, HARD_LINK) else None,
         changed=draw(st.booleans()),
         device=draw(st.tuples(IDS, IDS)) if kind == CHAR_DEVICE else None,
+        dev=draw(IDS) if kind == FOLDER else None,
         at=draw(st.none() | st.tuples(NUMBERS, NUMBERS)),
         sparse=draw(st.none() | st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3)),
         holes=draw(st.booleans()),
@@ -57,8 +58,8 @@ def line_of(record: Record) -> str:
         os.fsencode(record.path), record.type, record.size, record.mtime_ns, record.ctime_ns,
         record.inode, record.mode, record.uid, record.gid, sha256=record.sha256,
         parts=record.parts, link=None if record.link is None else os.fsencode(record.link),
-        changed=record.changed, device=record.device, at=record.at, sparse=record.sparse,
-        holes=record.holes,
+        changed=record.changed, device=record.device, dev=record.dev, at=record.at,
+        sparse=record.sparse, holes=record.holes,
     )  # fmt: skip
 
 
@@ -97,6 +98,8 @@ def test_it_is_json_lines_in_gzip_for_anyone(batches: list[list[Record]]) -> Non
         "users": {"0": "root"},
         "groups": {},
         "volume_starts": [],
+        "status": "",
+        "counts": {},
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 
 from pybak.errors import ArchiveError
 from pybak.formats import manifest
-from pybak.formats.manifest_reader import Bounds, read_manifest, read_whole_manifest
+from pybak.formats.manifest_reader import Bounds, Stream, read_manifest, read_whole_manifest
 from pybak.formats.streams import Piece
+from pybak.problems import Problem
 
 HEADER = manifest.Header(
     run_id="r1", job="docs", mode="full", format="zip", created="2026-01-01T00:00:00Z",
@@ -124,7 +126,7 @@ def test_lines_longer_than_a_block_are_put_together() -> None:
         (gzip.compress(b"[]\n"), "no header line"),
         (gzip.compress(b'{"pybak_manifest": "x"}\n'), "no header line"),
         (gzip.compress(b'{"pybak_manifest": 1, "sources": 5}\n'), "a header line that is none"),
-        (gzip.compress(b'{"pybak_manifest": 2}\n'), "version 2, this PyBak reads up to 1"),
+        (gzip.compress(b'{"pybak_manifest": 3}\n'), "version 3, this PyBak reads up to 2"),
         (gzip.compress(b"[" * 100_000), "cut short"),
         (gzip.compress(b"[" * 100_000 + b"\n"), "no header line"),
         (manifest.pack_line(HEADER), "before its last line"),
@@ -218,3 +220,86 @@ def test_damage_of_any_kind_is_an_archive_error() -> None:
                 assert isinstance(fact.name, bytes)
         except ArchiveError:
             pass
+
+
+# ---- what is gone, and what failed
+
+
+def closed(gone: list[bytes], errors: list[Problem]) -> bytes:
+    end = manifest.Trailer(members=1, status="partial", counts={"new": 1, "failed": 2})
+    lines = manifest.Ends(HEADER, end, manifest.pack_closing(gone, errors))
+    return lines.around([manifest.pack_lines(line())])
+
+
+def test_what_is_gone_and_what_failed_comes_back() -> None:
+    """Names keep every byte (cases 3, 4)."""
+    gone = [b"a", b"caf\xe9", "\U0001f600".encode(), b"new\nline"] * 1500
+    errors = [Problem(f"/s/{n}\udcff", "unreadable", 'it said "no"') for n in range(2500)]
+    found = read_whole_manifest(closed(gone, errors))
+    assert [os.fsencode(name) for name in found.gone] == gone
+    assert [Problem(*one) for one in found.errors] == errors
+    assert (found.status, found.counts) == ("partial", {"new": 1, "failed": 2})
+    assert [one.name for one in found.lines] == [b"a"]
+
+
+def test_a_reader_of_the_archive_keeps_none_of_that() -> None:
+    data = closed([b"x"] * 3000, [Problem("/s/y", "unreadable", "no")])
+    found = read(data, chunk=1 << 16)
+    assert (len(found.lines), found.gone, found.errors) == (1, [], [])
+    assert list(found.by_name()) == [b"a"]
+
+
+def test_no_line_lists_more_than_a_thousand_or_is_endless() -> None:
+    lines = [*manifest.gone_lines(b"%d" % n for n in range(2500))]
+    assert [len(json.loads(one)["gone"]) for one in lines] == [1000, 1000, 500]
+    long = [*manifest.gone_lines([b"\xff" * 4096] * 100)]
+    assert max(map(len, long)) < 300_000
+    assert sum(len(json.loads(one)["gone"]) for one in long) == 100
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (['{"gone":[' + '"a",' * 1000 + '"a"]}\n'], "too much in one line"),
+        (['{"errors":[' + '["a","b","c"],' * 1000 + '["a","b","c"]]}\n'], "too much in one line"),
+        (['{"gone":["' + "a" * 70_000 + '"]}\n'], "an endless name"),
+        (['{"gone":[5]}\n'], "a line that is none"),
+        (['{"gone":["\\ud800"]}\n'], "a line that is none"),
+        (['{"errors":[["a","b"]]}\n'], "a line that is none"),
+        (['{"gone":["' + "a" * 60_000 + '"]}\n'] * 400, "says far more"),
+    ],
+)
+def test_hostile_lists_of_what_is_gone_are_bounded(lines: list[str], told: str) -> None:
+    with pytest.raises(ArchiveError, match=told):
+        read_manifest([pack(*lines, members=0)], Bounds(100, 4000))
+
+
+def test_a_manifest_can_be_read_line_by_line() -> None:
+    data = closed([b"x", b"y"], [Problem("/s/y", "unreadable", "no")])
+    stream = Stream([data[:50], data[50:]], len(data))
+    assert stream.head.job == HEADER.job
+    member, gone, errors = stream.lines()
+    assert (member.name, gone.gone) == (b"a", ["x", "y"])
+    assert errors.errors == [("/s/y", "unreadable", "no")]
+    assert (stream.status, stream.members) == ("partial", 1)
+    with pytest.raises(ArchiveError, match="cut short"):
+        list(Stream([data[:-4]], len(data)).lines())
+
+
+def test_the_archives_of_a_chain_name_each_other() -> None:
+    header = msgspec.structs.replace(
+        HEADER,
+        mode="incremental",
+        seq=7,
+        base_run="r0",
+        full_run="f",
+        tags=["monday"],
+        bases=["r0", "f"],
+        needs=["f"],
+    )
+    data = manifest.pack_line(header) + manifest.pack_line(manifest.Trailer(members=0))
+    head = read(data).head
+    assert (head.seq, head.base_run, head.full_run, head.tags) == (7, "r0", "f", ["monday"])
+    assert (head.bases, head.needs) == (["r0", "f"], ["f"])
+    assert read(FIRST_RELEASE).head.base_run is None
+    assert read(FIRST_RELEASE).head.bases is None

@@ -11,12 +11,15 @@ import pytest
 
 from pybak.backup import read_source
 from pybak.backup.read_source import (
+    filling,
     look_again,
+    open_small,
     open_source,
     read_link,
     read_pieces,
     read_range,
     read_small,
+    read_whole,
     state_of,
 )
 from pybak.errors import SourceError
@@ -97,6 +100,35 @@ def test_a_small_file_is_read_at_once(path: bytes) -> None:
     assert state_of(found[1]) == state_of(os.stat(path))
 
 
+def test_a_small_file_is_read_to_its_place(path: bytes) -> None:
+    """If it has the size, and is not moved, that it was opened with (case 47)."""
+    assert open_small(path, 99) is None
+    small = open_small(path, 100)
+    assert small is not None
+    fd, status = small
+    space = memoryview(bytearray(100))
+    assert read_whole(fd, space, status)
+    assert bytes(space) == b"0123456789" * 10
+    assert not read_whole(fd, space, status)  # nothing comes behind the end
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.utime(path, ns=(0, 1))
+    assert not read_whole(fd, space, status)
+    os.close(fd)
+    assert not read_whole(fd, space, status)
+
+
+def test_what_is_read_to_a_place_is_as_long_as_the_file(path: bytes, naps: list[float]) -> None:
+    """And no longer; reads that fail are tried again (case 55)."""
+    fd, _ = open_source(path)
+    for read in (os.pread, scripted("rEEr")):
+        space = memoryview(bytearray(70))
+        assert filling(read)(fd, space, 40) == 60
+        assert bytes(space) == b"0123456789" * 6 + bytes(10)
+    with pytest.raises(SourceError, match="near byte 40"):
+        filling(scripted("EEEE"))(fd, memoryview(bytearray(10)), 40)
+    os.close(fd)
+
+
 @pytest.mark.timeout(10)
 def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path, path: bytes) -> None:
     """A FIFO nobody writes to, a link, a folder, a device (cases 32, 49)."""
@@ -106,6 +138,7 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path, path: bytes)
     for name in ("fifo", "link", "folder", "/dev/null"):
         odd = os.fsencode(tmp_path / name)
         assert read_small(odd, 1000) is None
+        assert open_small(odd, 1000) is None
         with pytest.raises(SourceError) as caught:
             open_source(odd)
         assert caught.value.code == TYPE_CHANGED

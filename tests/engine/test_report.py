@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 
+import msgspec
 import pytest
 
 from pybak.errors import (
@@ -22,8 +24,10 @@ from pybak.errors import (
 )
 from pybak.problems import Problem
 from pybak.report import (
+    RESTORE_COMMAND,
     ArchiveCheck,
     BackupReport,
+    Comparison,
     FileCounts,
     PlanSummary,
     Report,
@@ -109,6 +113,56 @@ def test_an_unchanged_backup_has_no_archive() -> None:
     report = backup(status="unchanged", archive=None, volumes=(), bytes_stored=0).to_json()
     assert report["archive"] is None
     assert report["volumes"] == []
+
+
+SINCE = Comparison(
+    mode="incremental", base_run="0123456789abcdef", gone=3,
+    base_started_at=datetime(2026, 11, 21, 12, tzinfo=UTC),
+)  # fmt: skip
+
+
+def test_a_backup_tells_what_it_was_compared_with() -> None:
+    report = backup(history=SINCE, files=FileCounts(new=1, changed=2, unchanged=9))
+    told = report.to_json()
+    assert (told["mode"], told["base_run"], told["gone"], told["full_because"]) == (
+        "incremental", "0123456789abcdef", 3, [],
+    )  # fmt: skip
+    text = report.to_text()
+    assert "1 new, 2 changed, 9 unchanged, 3 gone" in text
+    assert "incremental, compared with run 01234567 of 2026-11-2" in text
+    assert "Read         547 MB" in text
+    # Its archive alone would give back the changes only.
+    assert f"{RESTORE_COMMAND} 5c1f --to DIR" in text
+
+
+def test_a_full_run_that_nobody_asked_for_says_why() -> None:
+    text = backup(history=Comparison(reasons=("the first run of this job",))).to_text()
+    assert "Mode         full: the first run of this job" in text
+    assert "Mode" not in backup().to_text()
+
+
+def test_what_fails_again_in_an_unchanged_run_is_told_again() -> None:
+    report = backup(
+        status="unchanged", archive=None, history=SINCE, files=FileCounts(unchanged=9, failed=2),
+        errors=problems(2),
+    )  # fmt: skip
+    assert report.exit_code == ExitCode.PARTIAL
+    assert "nothing was written; 2 files failed again" in report.headline()
+    assert "file-01" in report.to_text()
+    assert backup(status="unchanged", archive=None).exit_code == ExitCode.DONE
+
+
+def test_a_plan_shows_mode_base_and_changes() -> None:
+    plan = PlanSummary(
+        sources=("/s",), destination="/to/x.zip", files=FileCounts(new=1, unchanged=4), folders=2,
+        bytes=10, batches=1, workers=1, engine="isal", history=SINCE,
+    )  # fmt: skip
+    assert "1 new, 0 changed, 4 unchanged, 3 gone" in plan.to_text()
+    assert "compared with run 01234567" in plan.to_text()
+    assert plan.to_json()["base_run"] == SINCE.base_run
+    nothing = msgspec.structs.replace(plan, is_unchanged=True)
+    assert (nothing.status, nothing.exit_code) == ("unchanged", ExitCode.DONE)
+    assert "nothing changed; nothing was written" in nothing.headline()
 
 
 def test_a_volume_may_have_digests_of_its_parts() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import archives as forge
 import pytest
-from restoring import BIG, KINDS, SECOND, expected, restore, tree
+from restoring import BIG, KINDS, SECOND, expected, restore, shares, tree
 
 from pybak.problems import (
     DAMAGED,
@@ -187,7 +187,7 @@ def test_encryption_that_is_not_read_is_named(zip_path: Path, target: Path) -> N
 
 def test_the_plan_reads_well(zip_path: Path, target: Path) -> None:
     archive = forge.write(zip_path, KINDS, with_manifest=True)
-    summary = prepare([archive], os.fsencode(target)).summary()
+    summary = prepare(shares(archive), os.fsencode(target)).summary()
     assert "a.zip to " in summary
     assert "8 files" in summary
     assert "6 links, 4 folders" in summary

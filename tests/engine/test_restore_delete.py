@@ -9,7 +9,7 @@ from pathlib import Path
 import archives as forge
 import pytest
 import tars
-from restoring import plan, prepare, rehearse, restore, tree
+from restoring import plan, prepare, rehearse, restore, shares, tree
 
 from pybak.options import RestoreOptions
 from pybak.problems import DAMAGED, STORAGE
@@ -44,7 +44,9 @@ def clutter(target: Path) -> None:
 
 
 def foretold(archive: bytes, target: Path, **wish: object) -> int:
-    prepared = prepare([archive], os.fsencode(target), Wish(deletes=True, **wish), may_write=False)
+    prepared = prepare(
+        shares(archive), os.fsencode(target), Wish(deletes=True, **wish), may_write=False
+    )
     return rehearse(prepared).outcome.deleted
 
 

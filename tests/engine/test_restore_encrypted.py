@@ -10,7 +10,7 @@ import encrypted
 import pytest
 import tars
 from encrypted import PASSWORD, Secret, flip
-from restoring import foretell, restore, tree
+from restoring import foretell, restore, shares, tree
 
 from pybak.errors import ArchiveError, PlanError, WrongPasswordError
 from pybak.formats import wrapper
@@ -171,7 +171,7 @@ class TestStreams:
     ) -> tuple[bytes, int]:
         out = io.BytesIO()
         paths = archive if isinstance(archive, list) else [archive]
-        report = restore_to_stream(paths, Selector(include), out, password)
+        report = restore_to_stream(shares(paths), Selector(include), out, password)
         return out.getvalue(), report.exit_code
 
     @pytest.mark.parametrize("archive_format", tars.FORMATS)
@@ -194,7 +194,7 @@ class TestStreams:
         zip_path.write_bytes(flip(data, data.index(name.encode()) + 200))
         out = io.BytesIO()
         with pytest.raises(ArchiveError):
-            restore_to_stream([os.fsencode(zip_path)], Selector([name]), out, PASSWORD)
+            restore_to_stream(shares(os.fsencode(zip_path)), Selector([name]), out, PASSWORD)
         assert out.getvalue() == b""
 
     def test_of_a_tampered_volume_not_a_byte_comes(self, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ class TestStreams:
         path.write_bytes(flip(path.read_bytes(), 1000))
         out = io.BytesIO()
         with pytest.raises(ArchiveError):
-            restore_to_stream(paths, Selector(["f"]), out, PASSWORD)
+            restore_to_stream(shares(paths), Selector(["f"]), out, PASSWORD)
         assert out.getvalue() == b""
 
     def test_damage_without_encryption_is_a_failure(self, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import archives as forge
 import pytest
 import tars
-from restoring import restore
+from restoring import restore, shares
 
 from pybak.formats import manifest
 from pybak.formats.archive import CHUNK
@@ -152,7 +152,7 @@ def test_a_stream_gets_zeros_for_holes(tmp_path: Path) -> None:
     for shape, (size, runs) in SHAPES.items():
         archive = tars.write(tmp_path / "a", tars.build([member(shape)], "tar.gz"))
         out = io.BytesIO()
-        assert restore_to_stream([archive], Selector(), out).exit_code == 0
+        assert restore_to_stream(shares(archive), Selector(), out).exit_code == 0
         assert out.getvalue() == plain(size, runs), shape
 
 
@@ -166,5 +166,5 @@ def test_holes_without_end_do_not_go_to_a_stream(tmp_path: Path) -> None:
     archive = tars.write(tmp_path / "a", tars.build([bomb], "tar.gz"))
     out = io.BytesIO()
     with pytest.raises(ArchiveError, match="like a bomb"):
-        restore_to_stream([archive], Selector(), out)
+        restore_to_stream(shares(archive), Selector(), out)
     assert out.getvalue() == b""

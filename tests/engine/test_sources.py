@@ -134,6 +134,30 @@ def test_one_missing_source_of_many_is_a_problem(tree):
     assert [(p.path, p.code) for p in found.problems] == [(gone, SOURCE_MISSING)]
 
 
+def test_a_missing_source_keeps_its_name_from_the_others(tmp_path):
+    """Or else all files of the others would be new, and the old ones gone (case 56)."""
+    for name in ("x", "y"):
+        (tmp_path / name / "docs").mkdir(parents=True)
+    sources = [str(tmp_path / "x/docs"), str(tmp_path / "y/docs")]
+    assert members(*sources) == [b"x/docs", b"y/docs"]
+    (tmp_path / "x/docs").rmdir()
+    found = resolve_sources(sources)
+    assert [root.member for root in found.roots] == [b"y/docs"]
+    assert [root.member for root in found.missing] == [b"x/docs"]
+
+
+@pytest.mark.parametrize("spelling", ["link", "link/", "a/../link"])
+def test_a_job_without_a_name_keeps_it_when_the_target_of_its_link_is_gone(tree, spelling):
+    """(case 56)"""
+    (tree / "link").symlink_to(tree / "a/x/docs")
+    start = os.fsencode(tree)
+    before = resolve_sources([spelling, "c"], cwd=start)
+    (tree / "a/x/docs").rmdir()
+    after = resolve_sources([spelling, "c"], cwd=start)
+    assert [root.member for root in after.missing] == [b"link"]
+    assert after.job(None) == before.job(None)
+
+
 def test_when_all_are_missing_each_is_named(tree):
     """(case 56)"""
     with pytest.raises(NotFoundError) as caught:

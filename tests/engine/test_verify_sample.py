@@ -18,8 +18,8 @@ from pybak.formats.listing import Spot
 from pybak.options import VerifyOptions
 from pybak.problems import DAMAGED
 from pybak.report import ArchiveCheck
+from pybak.restore.dealing import deal, slice_of
 from pybak.restore.items import Item, read_batch
-from pybak.restore.shares import deal, slice_of
 from pybak.verify.check import verify_batch
 from pybak.verify.run import VerifyRun, slices_of
 

@@ -2,14 +2,69 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Final, NamedTuple
 
 from pybak.restore.items import Item
 
 _FILE_COST: Final = 60_000  # what making a file costs, in bytes that could be unpacked meanwhile
 _FIRST_WEIGHT, _LAST_WEIGHT = 1.7, 0.3
+
+
+class Pile(NamedTuple):
+    """What is read of one archive, dealt out as `deal` says, to `most` batches or fewer."""
+
+    items: Sequence[Item]
+    in_runs: bool
+    most: int
+
+
+def spread(piles: Sequence[Pile], tasks: int) -> list[list[tuple[int, list[Item]]]]:
+    """Deal several archives out to at most `tasks` batches, the most expensive batch first.
+
+    A batch is a list of piles' numbers, each with the items of that pile, for a worker to open one
+    archive after the other. Each archive gets batches by what it costs; small ones share some.
+    """
+    costs = [sum(map(cost, pile.items)) for pile in piles]
+    total = sum(costs)
+    pieces: list[tuple[int, int, list[Item]]] = []
+    for number, (pile, price) in enumerate(zip(piles, costs, strict=True)):
+        count = max(1, min(pile.most, round(tasks * price / total) if total else 1))
+        dealt = deal(pile.items, count, in_runs=pile.in_runs)
+        pieces += [(sum(map(cost, items)), number, items) for items in dealt]
+    pieces.sort(key=lambda piece: -piece[0])
+    if len(pieces) <= tasks:
+        return [[(number, items)] for _, number, items in pieces]
+    # The next piece goes to whom has least to do.
+    hands: list[tuple[int, int, list[tuple[int, list[Item]]]]] = [
+        (0, at, []) for at in range(tasks)
+    ]
+    for price, number, items in pieces:
+        done, at, hand = hands[0]
+        hand.append((number, items))
+        heapq.heapreplace(hands, (done + price, at, hand))
+    hands.sort(key=lambda hand: -hand[0])
+    return [_by_pile(hand) for _, _, hand in hands]
+
+
+def _by_pile(hand: list[tuple[int, list[Item]]]) -> list[tuple[int, list[Item]]]:
+    """Join the items of each pile, in the archive's order, so that it is opened once."""
+    joined: dict[int, list[list[Item]]] = {}
+    for number, items in hand:
+        joined.setdefault(number, []).append(items)
+    return [
+        (
+            number,
+            [
+                item
+                for items in sorted(runs, key=lambda run: run[0].member.offset)
+                for item in items
+            ],
+        )
+        for number, runs in sorted(joined.items())
+    ]
 
 
 def deal(items: Sequence[Item], tasks: int, *, in_runs: bool) -> list[list[Item]]:

@@ -1,0 +1,91 @@
+"""Make the catalog anew from the archives.
+
+    python flows/rebuild.py /mnt/backups
+
+A Prefect flow and a command, like `flows/backup.py`.
+"""
+
+# Annotations stay objects here: `serve` pickles a flow's function by value, without the names that
+# only its annotations use.
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command listens, Ctrl-C just ends it
+    from flows.support.commands import rebuild_command
+    from flows.support.session import leave
+
+    leave(rebuild_command())
+
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+
+from flows.support.interrupt import stop_on_signal
+from flows.support.screen import Screen
+from flows.support.states import error_state, final_state
+from pybak.errors import PyBakError
+from pybak.home import catalog_url
+from pybak.options.rebuild import RebuildOptions
+from pybak.portable import from_portable
+from pybak.rebuild.run import RebuildRun
+from pybak.report import Report
+from tasks.email_report import email_report
+from tasks.hash_volumes import hash_volumes
+from tasks.read_manifests import read_manifests
+from tasks.write_catalog import write_catalog
+
+ARTIFACT_KEY = "rebuild-report"
+READING = "reading file lists"
+HASHING = "reading archives"
+WRITING = "writing the catalog"
+
+
+def _run_name() -> str:
+    return ", ".join(flow_run.parameters.get("destinations") or ["nothing"])
+
+
+@flow(
+    name="rebuild",
+    description="Make the catalog anew from the archives that it is about.",
+    flow_run_name=_run_name,
+    persist_result=False,
+)
+def rebuild(
+    destinations: list[str],
+    options: RebuildOptions = RebuildOptions(),  # noqa: B008 - Prefect shows it as the default
+) -> State[Any]:
+    """Make the catalog anew from the archives that it is about.
+
+    Args:
+        destinations: Folders that hold archives, or single archives.
+        options: How it is done.
+
+    """
+    try:
+        with (
+            RebuildRun(
+                [from_portable(name) for name in destinations], options, catalog_url=catalog_url()
+            ) as run,
+            stop_on_signal(run.request_cancel),
+            Screen.current() as screen,
+        ):
+            return final_state(_rebuild(run, screen))
+    except PyBakError as error:
+        get_run_logger().error("%s", error)
+        return error_state(error)
+
+
+def _rebuild(run: RebuildRun, screen: Screen) -> Report:
+    screen.phase(READING)
+    steps = read_manifests(run)
+    volumes = {}
+    if not run.options.dry_run:
+        screen.working(HASHING, run.staging, files=run.files(steps), size_bytes=run.size(steps))
+        volumes = hash_volumes(run, steps)
+        screen.phase(WRITING)
+        write_catalog(run, steps, volumes, screen.phase)
+    report = run.report(steps, volumes)
+    email_report(ARTIFACT_KEY, report)
+    return report

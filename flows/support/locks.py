@@ -1,0 +1,36 @@
+"""A run's lock on its job: one run at a time changes the history."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from flows.support.interrupt import stop_on_signal
+from flows.support.screen import Screen
+from pybak.catalog.locks import job_lock, waiting_seconds
+from pybak.home import catalog_url
+from pybak.options import BackupOptions
+
+
+@contextmanager
+def job_locked(job: str, options: BackupOptions, screen: Screen) -> Iterator[None]:
+    """Hold the job's lock; Ctrl-C and the like end the waiting for it.
+
+    Raises LockedError if another run has it for too long, Interrupted.
+    """
+    asked = threading.Event()
+    with ExitStack() as stack:
+        with stop_on_signal(asked.set):
+            lock = stack.enter_context(
+                job_lock(
+                    job,
+                    wait=waiting_seconds(wait=options.wait, limit=options.wait_limit),
+                    catalog_url=catalog_url(),
+                    cancelled=asked.is_set,
+                    on_wait=screen.phase,
+                )
+            )
+        if lock.problem:
+            screen.warn(lock.problem)
+        yield

@@ -1,0 +1,131 @@
+"""The snapshots of a job in the catalog, as what its next run is compared with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from urllib.parse import unquote_to_bytes
+
+from pybak.backup.base import TICK_NS, ArchiveFacts, Base, Digest, Lineage, State
+from pybak.backup.mode import DIFFERENTIAL
+from pybak.catalog.failures import CatalogError
+from pybak.catalog.history import History, Snapshot
+from pybak.catalog.lineage import ancestors, rows_by_run, runs_since
+
+_SECOND_NS = 1_000_000_000
+_FILE_SCHEME = "file://"
+_ALWAYS = 0
+"""The start of a run whose row is gone: what it recorded is taken for racy, and so read again."""
+
+
+class JobHistory:
+    """The history of one job."""
+
+    def __init__(self, history: History, job: str) -> None:
+        self._history = history
+        self._job = job
+
+    def base(self, mode: str) -> Base | None:
+        """Give what a run of this mode is compared with; None before the first snapshot.
+
+        Raises CatalogError.
+        """
+        newest = self._history.newest(self._job)
+        if newest is None:
+            return None
+        full = newest
+        if newest.full_run not in (None, newest.run_id):
+            # Its own snapshot may be removed by now; what it recorded stays with its archive.
+            recorded = self._history.recorded(newest.full_run or "")
+            if recorded is None:
+                return None
+            full = recorded
+        base = newest
+        if mode == DIFFERENTIAL:
+            if not self._is_stored(full):
+                return None
+            base = full
+        since = runs_since(self._history.database, self._job, full.seq)
+        return CatalogBase(self._history, base, full, runs_since_full=since)
+
+    def _is_stored(self, full: Snapshot) -> bool:
+        return any(
+            archive.run_id == full.run_id and not archive.is_leaving
+            for archive in self._history.archives_of_job(self._job)
+        )
+
+
+class CatalogBase:
+    """A snapshot in the catalog."""
+
+    def __init__(
+        self,
+        history: History,
+        snapshot: Snapshot,
+        full: Snapshot,
+        *,
+        runs_since_full: int,
+    ) -> None:
+        self._history = history
+        self._snapshot = snapshot
+        self._full = full
+        self.run_id = snapshot.run_id
+        self.seq = snapshot.seq
+        self.mode = snapshot.mode
+        self.started_at: datetime = snapshot.started_at
+        self.full_run = full.run_id
+        self.full_started_at: datetime = full.started_at
+        self.runs_since_full = runs_since_full
+
+    def states(self) -> Iterator[tuple[bytes, State]]:
+        """Yield every member of the snapshot with what is known of it."""
+        borders = {
+            seq: int(moment.timestamp() * _SECOND_NS) - TICK_NS
+            for seq, moment in self._history.starts(self._snapshot.job).items()
+        }
+        for row in self._history.states(self._snapshot):
+            name, kind, size, mtime, ctime, inode, device, mode, uid, gid, changed, seq, ident = row
+            is_racy = (ctime if ctime > mtime else mtime) >= borders.get(seq, _ALWAYS)
+            yield (
+                name,
+                (
+                    kind, size, mtime, ctime, inode, device, mode, uid, gid, bool(changed), is_racy,
+                    ident,
+                ),
+            )  # fmt: skip
+
+    def digests(self, idents: Sequence[int]) -> Mapping[int, Digest]:
+        """Give the digests of these files."""
+        return self._history.digests(idents)
+
+    def failures(self) -> Iterator[tuple[str, str]]:
+        """Yield path and code of what the run that made the snapshot could not save."""
+        for error in self._history.errors(self.run_id):
+            yield error.path, error.code
+
+    def gone_since_full(self) -> Iterator[bytes]:
+        """Yield each name that an archive since the full run holds and the snapshot lacks."""
+        return self._history.gone_since(self._full.seq, self._snapshot)
+
+    def archives(self) -> Sequence[ArchiveFacts]:
+        """Give the archives that hold the snapshot's content."""
+        return [
+            ArchiveFacts(facts.name, [(_path(one.uri), one.size) for one in facts.volumes])
+            for facts in self._history.archives(self._snapshot)
+        ]
+
+    def lineage(self, replaced: Iterable[bytes]) -> Lineage | None:
+        """Give what a snapshot goes back to that has all but these members; None if it fails."""
+        database = self._history.database
+        try:
+            rows = rows_by_run(database, self._snapshot)
+            taken = rows_by_run(database, self._snapshot, replaced)
+            bases = ancestors(database, self._snapshot)
+        except CatalogError:
+            return None  # what can't be read can't be written either, and that is told
+        return Lineage(bases, [run for run, count in rows.items() if count > taken.get(run, 0)])
+
+
+def _path(uri: str) -> str:
+    return os.fsdecode(unquote_to_bytes(uri.removeprefix(_FILE_SCHEME)))

@@ -1,0 +1,116 @@
+"""Decide what a run is compared with: its mode, its base, and why that may not be what was asked.
+
+A run is full where it was asked to be, where there is nothing to compare with, where the last full
+one is long enough ago, and where archives that the base needs are not in their place: what is
+written then needs none of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from pybak.backup.base import ArchiveFacts, Base
+from pybak.display import printable
+from pybak.options.backup import parse_full_every
+from pybak.problems import STORAGE, Problem
+from pybak.units import Duration, format_count
+
+FULL: Final = "full"
+INCREMENTAL: Final = "incremental"
+DIFFERENTIAL: Final = "differential"
+
+
+class Chosen(NamedTuple):
+    """The mode of a run, and its base unless that is full.
+
+    `reasons` tell why it is not what was asked for. `problems` are archives of the history that are
+    not all there. `newest` is the job's newest snapshot, where the base is none or another.
+    `is_due` tells that it is full for no other reason than that the last one is long ago.
+    """
+
+    mode: str = FULL
+    base: Base | None = None
+    reasons: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    newest: Base | None = None
+    is_due: bool = False
+
+
+def choose_mode(
+    wanted: str,
+    base: Base | None,
+    *,
+    full_every: str | None,
+    now: datetime,
+    newest: Base | None = None,
+) -> Chosen:
+    """Give the mode that a run has where `wanted` is asked for. `now` is aware.
+
+    `full_every` is a number of runs or a duration (ValueError for anything else). `newest` is the
+    job's newest snapshot where it is not the base.
+    """
+    if wanted == FULL:
+        return Chosen(newest=newest)
+    if base is None:
+        why = "the first run of this job" if newest is None else "the last full run is gone"
+        return Chosen(reasons=(why,), newest=newest)
+    needed = {one.name: one for one in base.archives()}
+    if newest is not None:
+        # It is compared with too, and the run may become an incremental one.
+        needed |= {one.name: one for one in newest.archives()}
+    problems = tuple(missing_archives(needed.values()))
+    reasons = []
+    if full_every is not None and (due := _due(base, full_every, now)):
+        reasons.append(due)
+    if problems:
+        count = format_count(len(problems), "archive")
+        reasons.append(f"{count} of earlier runs not in place")
+    if reasons:
+        return Chosen(
+            reasons=tuple(reasons), problems=problems, newest=newest or base, is_due=not problems
+        )
+    return Chosen(wanted, base, newest=newest)
+
+
+def _due(base: Base, full_every: str, now: datetime) -> str | None:
+    """Say why a full run is due, if it is."""
+    every = parse_full_every(full_every)
+    if isinstance(every, int):
+        runs = base.runs_since_full + 1
+        return f"every {format_count(every, 'run')}" if runs >= every else None
+    return f"the last full one is {every} old or older" if _is_past(base, every, now) else None
+
+
+def _is_past(base: Base, age: Duration, now: datetime) -> bool:
+    return base.full_started_at <= age.before(now)
+
+
+def missing_archives(archives: Iterable[ArchiveFacts]) -> list[Problem]:
+    """Look for the files of archives; give a problem for each that is not whole.
+
+    Only their sizes are looked at.
+    """
+    found = []
+    for archive in archives:
+        why = _whats_wrong(archive)
+        if why:
+            message = f"{why}; so everything is saved anew, and snapshots that need it are broken"
+            found.append(Problem(archive.name, STORAGE, message))
+    return found
+
+
+def _whats_wrong(archive: ArchiveFacts) -> str | None:
+    for path, size in archive.volumes:
+        name = printable(os.path.basename(path))
+        try:
+            there = os.stat(os.fsencode(path)).st_size
+        except FileNotFoundError:
+            return f"{name} is gone"
+        except OSError as error:
+            return f"{name} can't be looked at ({error.strerror})"
+        if there != size:
+            return f"{name} has {there} bytes, {size} were written"
+    return None

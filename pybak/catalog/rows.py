@@ -1,0 +1,126 @@
+"""Rows of `file_version` as plain tuples, and the statements that move millions of them.
+
+An ORM object a row would cost twenty times as much. `?` stands for a parameter in every
+statement here; `execute` translates it for the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection
+
+from pybak.catalog.models import escaped
+from pybak.formats.manifest_reader import FullFact
+
+COLUMNS: Final = (
+    "path", "kind", "size", "mtime_ns", "ctime_ns", "inode", "device", "mode", "uid", "gid",
+    "changed", "sha256", "parts",
+)  # fmt: skip
+"""What a row says of the member; `job_id`, `archive_id`, `first_seq`, `gone_seq` come besides."""
+
+_ALL: Final = ("job_id", "archive_id", "first_seq", *COLUMNS)
+_CHUNK: Final = 10_000
+_MOST: Final = (1 << 63) - 1
+_WRAP: Final = 1 << 64
+_POSTGRES: Final = "postgresql"
+
+Row = tuple[Any, ...]
+
+
+def row_of(fact: FullFact, *, is_postgres: bool = False) -> Row:
+    """Give the values of COLUMNS for one line of a manifest."""
+    parts = None
+    if fact.parts:
+        parts = msgspec.json.encode([(part.size, part.sha256) for part in fact.parts]).decode()
+    changed: Any = fact.changed if is_postgres else int(fact.changed)
+    return (
+        escaped(fact.path or ""), fact.type, fact.size, clamped(fact.mtime_ns),
+        clamped(fact.ctime_ns), wrapped(fact.inode),
+        None if fact.dev is None else wrapped(fact.dev),
+        fact.mode, fact.uid, fact.gid, changed, fact.sha256, parts,
+    )  # fmt: skip
+
+
+def clamped(time_ns: int) -> int:
+    """Give a time as far as a BIGINT holds it."""
+    return max(-_MOST, min(time_ns, _MOST))
+
+
+def wrapped(number: int) -> int:
+    """Give an inode or device number, which have 64 bits without a sign, as a BIGINT."""
+    return number if number <= _MOST else number - _WRAP
+
+
+def unwrapped(number: int) -> int:
+    """Undo `wrapped`."""
+    return number if number >= 0 else number + _WRAP
+
+
+def is_postgres(connection: Connection) -> bool:
+    """Whether the connection is to PostgreSQL; else it is to SQLite."""
+    return connection.dialect.name == _POSTGRES
+
+
+def execute(connection: Connection, statement: str, parameters: Row = ()) -> int:
+    """Run one statement; give how many rows it concerned."""
+    result = connection.exec_driver_sql(_translated(connection, statement), parameters)
+    return result.rowcount
+
+
+def execute_many(connection: Connection, statement: str, rows: Iterable[Row]) -> None:
+    """Run one statement with each of many parameters, some thousands at once."""
+    text = _translated(connection, statement)
+    cursor = connection.connection.cursor()
+    try:
+        for chunk in chunked(rows):
+            cursor.executemany(text, chunk)
+    finally:
+        cursor.close()
+
+
+def insert_versions(
+    connection: Connection, job_id: int, archive_id: int, first_seq: int, rows: Iterable[Row]
+) -> None:
+    """Insert open versions; `rows` are as `row_of` gives them."""
+    head = (job_id, archive_id, first_seq)
+    names = ", ".join(_ALL)
+    if is_postgres(connection):
+        cursor: Any = connection.connection.cursor()
+        with cursor, cursor.copy(f"COPY file_version ({names}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(head + row)
+        return
+    marks = ", ".join("?" * len(_ALL))
+    execute_many(
+        connection,
+        f"INSERT INTO file_version ({names}) VALUES ({marks})",  # noqa: S608 - our own names
+        (head + row for row in rows),
+    )
+
+
+def stream(connection: Connection, statement: str, parameters: Row = ()) -> Iterator[Row]:
+    """Yield the rows of a query, some thousands in memory at once."""
+    text = _translated(connection, statement)
+    driver: Any = connection.connection
+    cursor = driver.cursor(name="pybak_stream") if is_postgres(connection) else driver.cursor()
+    try:
+        cursor.execute(text, parameters)
+        while rows := cursor.fetchmany(_CHUNK):
+            yield from rows
+    finally:
+        cursor.close()
+
+
+def chunked(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
+    """Cut rows into lists that are sent at once."""
+    iterator = iter(rows)
+    while chunk := list(islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _translated(connection: Connection, statement: str) -> str:
+    return statement.replace("?", "%s") if is_postgres(connection) else statement

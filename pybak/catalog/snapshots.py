@@ -1,0 +1,194 @@
+"""Write the snapshot that a backup run made: archive, volumes, file versions and errors.
+
+All of it goes into one transaction with the end of the run's row, so that a kill leaves the
+catalog as it was. The source is the archive's manifest; rebuilding a catalog from storage calls
+the same code with the same manifest, and so comes to the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, insert, select, update
+
+from pybak.catalog.failures import CatalogError
+from pybak.catalog.models import Archive, FileError, Job, Run, Volume, escaped
+from pybak.catalog.rows import Row, chunked, execute, execute_many, insert_versions, is_postgres
+from pybak.catalog.rows import row_of as version_row
+from pybak.display import printable
+from pybak.formats.manifest_reader import FullFact
+from pybak.volumes.model import Volume as StoredVolume
+
+FULL: Final = "full"
+ADD_IT: Final = "run `python flows/rebuild.py DESTINATION` to have it there"
+
+
+class StoredArchive(msgspec.Struct, frozen=True, kw_only=True):
+    """An archive as it lies in storage; `name` is what people name to get it back."""
+
+    name: str
+    format: str
+    encrypted: bool
+    members: int
+    created_at: datetime
+    volumes: Sequence[StoredVolume]
+
+
+class SnapshotEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """What the row of the run is to say. Times are aware.
+
+    `base_seq` is the number of the snapshot that the archive is the difference to, None for a
+    full one. `errors` are paths, codes of `pybak.problems` and messages.
+    """
+
+    run_id: str
+    job: str
+    seq: int
+    status: str
+    mode: str
+    base_run: str | None
+    base_seq: int | None
+    full_run: str | None
+    finished_at: datetime | None
+    counts: Mapping[str, Any]
+    tags: Sequence[str] = ()
+    errors: Iterable[tuple[str, str, str]] = ()
+    message: str | None = None
+
+
+def write_snapshot(
+    connection: Connection,
+    end: SnapshotEnd,
+    archive: StoredArchive,
+    records: Iterable[FullFact],
+    gone: Iterable[str],
+) -> None:
+    """Complete a run that is in the catalog by the snapshot that it made.
+
+    `records` are the members of its archive, `gone` the names that its base or an archive since
+    the full run holds and the snapshot lacks. Runs inside the caller's transaction.
+
+    Raises CatalogError if the row of the run is not there, as where another program put a new
+    catalog into the place of this one meanwhile.
+    """
+    job_id = job_number(connection, end.job)
+    archive_id = _add_archive(connection, end, archive)
+    _to_base(connection, job_id, end)
+    postgres = is_postgres(connection)
+    rows = (version_row(record, is_postgres=postgres) for record in records)
+    if end.base_seq is None:
+        insert_versions(connection, job_id, archive_id, end.seq, rows)
+    else:
+        for chunk in chunked(rows):
+            _close(connection, job_id, end.seq, (row[0] for row in chunk))
+            insert_versions(connection, job_id, archive_id, end.seq, chunk)
+        _close(connection, job_id, end.seq, map(escaped, gone))
+    # What was open for no snapshot at all: copies of the base's rows that went again.
+    execute(
+        connection,
+        "DELETE FROM file_version WHERE job_id = ? AND first_seq = ? AND gone_seq = ?",
+        (job_id, end.seq, end.seq),
+    )
+    add_errors(connection, end.run_id, end.errors)
+    completed = connection.execute(
+        update(Run)
+        .where(Run.run_id == end.run_id)  # type: ignore[arg-type]
+        .values(
+            status=end.status, finished_at=in_utc(end.finished_at), archive=archive.name,
+            message=end.message, counts=dict(end.counts), mode=end.mode, base_run=end.base_run,
+            full_run=end.full_run, tags=list(end.tags), is_snapshot=True,
+        )
+    )  # fmt: skip
+    if completed.rowcount != 1:
+        raise CatalogError(
+            f"the catalog does not know run {end.run_id} any more, as after a rebuild; so "
+            f"{printable(archive.name)} is not in the history: {ADD_IT}"
+        )
+
+
+def job_number(connection: Connection, name: str) -> int:
+    """Give the number of a job, a new one if need be."""
+    wanted = select(Job.id).where(Job.name == name)  # type: ignore[call-overload]
+    number = connection.execute(wanted).scalar()
+    if number is None:
+        connection.execute(insert(Job).values(name=name))
+        number = connection.execute(wanted).scalar_one()
+    return int(number)
+
+
+def add_errors(connection: Connection, run_id: str, errors: Iterable[tuple[str, str, str]]) -> None:
+    """Write down what a run could not save."""
+    rows = ({"run_id": run_id, "path": p, "code": c, "message": m} for p, c, m in errors)
+    for chunk in chunked(rows):  # type: ignore[arg-type]
+        connection.execute(insert(FileError), chunk)  # type: ignore[arg-type]
+
+
+def in_utc(moment: datetime | None) -> datetime | None:
+    """Give a time as the catalog holds it."""
+    return moment.astimezone(UTC) if moment is not None else None
+
+
+def _add_archive(connection: Connection, end: SnapshotEnd, archive: StoredArchive) -> int:
+    result = connection.execute(
+        insert(Archive).values(
+            run_id=end.run_id, job=end.job, name=archive.name, format=archive.format,
+            encrypted=archive.encrypted, members=archive.members,
+            size=sum(volume.size for volume in archive.volumes),
+            created_at=in_utc(archive.created_at),
+        )
+    )  # fmt: skip
+    key = result.inserted_primary_key
+    assert key is not None
+    rows = [
+        {
+            "archive_id": key[0], "number": number, "uri": volume.uri, "size": volume.size,
+            "sha256": volume.sha256,
+            "parts": [(part.size, part.sha256) for part in volume.parts] or None,
+        }
+        for number, volume in enumerate(archive.volumes)
+    ]  # fmt: skip
+    if rows:
+        connection.execute(insert(Volume), rows)
+    return int(key[0])
+
+
+def _to_base(connection: Connection, job_id: int, end: SnapshotEnd) -> None:
+    """Make the open rows those of the base; does nothing where it is the newest snapshot."""
+    base = end.base_seq
+    if base is None:
+        execute(
+            connection,
+            "UPDATE file_version SET gone_seq = ? WHERE job_id = ? AND gone_seq IS NULL",
+            (end.seq, job_id),
+        )
+        return
+    execute(
+        connection,
+        "UPDATE file_version SET gone_seq = ? "
+        "WHERE job_id = ? AND gone_seq IS NULL AND first_seq > ?",
+        (end.seq, job_id, base),
+    )
+    columns = (
+        "path, kind, size, mtime_ns, ctime_ns, inode, device, mode, uid, gid, changed, sha256, "
+        "parts, archive_id"
+    )
+    execute(
+        connection,
+        f"INSERT INTO file_version (job_id, first_seq, {columns}) "  # noqa: S608 - our own names
+        f"SELECT job_id, CAST(? AS INTEGER), {columns} FROM file_version "
+        "WHERE job_id = ? AND first_seq <= ? AND gone_seq > ? AND first_seq < gone_seq",
+        (end.seq, job_id, base, base),
+    )
+
+
+def _close(connection: Connection, job_id: int, seq: int, paths: Iterator[str]) -> None:
+    rows: Iterator[Row] = ((seq, job_id, path) for path in paths)
+    execute_many(
+        connection,
+        # "+" keeps planners without statistics from the index of the job, which has all rows.
+        "UPDATE file_version SET gone_seq = ? WHERE +job_id = ? AND path = ? AND gone_seq IS NULL",
+        rows,
+    )

@@ -1,0 +1,1 @@
+"""Restore drills: a sample of a snapshot is restored and compared with what was recorded."""

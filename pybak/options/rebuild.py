@@ -1,0 +1,46 @@
+"""What a rebuild of the catalog can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pybak.options.fields import Options, cli
+
+
+class RebuildOptions(Options):
+    """How the catalog is made anew."""
+
+    password_block: str | None = Field(
+        default=None,
+        title="Password block",
+        description="The Prefect block that holds the password of encrypted archives.",
+        json_schema_extra=cli("--password-block", metavar="NAME"),
+    )
+    no_digests: bool = Field(
+        default=False,
+        title="No digests",
+        description="Do not read the archives through for their SHA-256; only their file lists.",
+        json_schema_extra=cli("--no-digests"),
+    )
+    replace: bool = Field(
+        default=False,
+        title="Replace",
+        description=(
+            "Delete what a catalog on PostgreSQL holds. Of an SQLite file the old one is kept."
+        ),
+        json_schema_extra=cli("--replace"),
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        title="Workers",
+        description="How many files are read side by side. Empty: the program picks.",
+        json_schema_extra=cli("-w", "--workers", metavar="N"),
+    )
+    dry_run: bool = Field(
+        default=False,
+        title="Dry run",
+        description="Show which archives there are and write nothing.",
+        json_schema_extra=cli("--dry-run"),
+    )

@@ -1,0 +1,75 @@
+"""Which archives lie in a folder: every file and every set of volumes, opened or not."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pybak.display import printable
+from pybak.errors import ArchiveError, NotFoundError, PlanError, PyBakError, StorageError
+from pybak.problems import DAMAGED, NOT_FOUND, Problem
+from pybak.volumes.find import VolumeSet, find_volumes
+
+# What lies beside archives and is none: checksum files, our own work folders, what is hidden.
+_BESIDE = re.compile(rb"\..*|.*\.(sha256|md5)", re.DOTALL)
+
+
+class Places(NamedTuple):
+    """Files that may be archives, and sets of volumes that are not whole."""
+
+    found: list[VolumeSet]
+    problems: list[Problem]
+
+
+def find_places(destinations: Iterable[bytes]) -> Places:
+    """Find what may be archives: in folders, which are not entered further, and files as named.
+
+    Raises NotFoundError for what does not exist, StorageError if a folder can't be read.
+    """
+    sets: dict[bytes, VolumeSet] = {}
+    problems: dict[str, Problem] = {}
+    seen: set[bytes] = set()
+    for destination in destinations:
+        path = os.path.abspath(destination)
+        if not os.path.isdir(path):
+            _add(find_volumes(path), sets, seen)
+            continue
+        for name in _names(path):
+            file = os.path.join(path, name)
+            if file in seen:
+                continue
+            try:
+                _add(find_volumes(file), sets, seen)
+            except (NotFoundError, ArchiveError, PlanError) as error:
+                problem = _problem(file, error)
+                problems.setdefault(problem.message, problem)
+    return Places(list(sets.values()), list(problems.values()))
+
+
+def _add(found: VolumeSet, sets: dict[bytes, VolumeSet], seen: set[bytes]) -> None:
+    sets.setdefault(found.paths[0], found)
+    seen.update(found.paths)
+
+
+def _names(folder: bytes) -> list[bytes]:
+    """Give the names of the files in a folder, sorted."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.is_file() and not _BESIDE.fullmatch(entry.name)
+            )
+    except FileNotFoundError as error:
+        message = f"{printable(folder)}: no such folder; check the path"
+        raise NotFoundError(message) from error
+    except OSError as error:
+        message = f"{printable(folder)}: can't be read ({error.strerror}); check the path"
+        raise StorageError(message) from error
+
+
+def _problem(file: bytes, error: PyBakError) -> Problem:
+    code = NOT_FOUND if isinstance(error, NotFoundError) else DAMAGED
+    return Problem(os.fsdecode(file), code, str(error))

@@ -1,0 +1,326 @@
+"""One rebuild of the catalog, from the look into the folders to the report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+from uuid import uuid4
+
+from pybak import staging
+from pybak.catalog.address import file_of, parse
+from pybak.catalog.engine import Database
+from pybak.catalog.locks import job_lock
+from pybak.errors import (
+    ArchiveError,
+    Interrupted,
+    NotFoundError,
+    PlanError,
+    StorageError,
+    WrongPasswordError,
+)
+from pybak.formats.opening import open_archive
+from pybak.options.rebuild import RebuildOptions
+from pybak.paths import user_path
+from pybak.problems import DAMAGED, STORAGE, WRONG_PASSWORD, Problem
+from pybak.read_run import open_work_folder
+from pybak.rebuild.digests import Advance, describe_volumes
+from pybak.rebuild.find import find_places
+from pybak.rebuild.manifests import Found, NotOursError, take_manifest
+from pybak.rebuild.old import known_jobs
+from pybak.rebuild.order import Step, ordered
+from pybak.rebuild.swap import discard, new_name, put_in_place, remove_leftovers
+from pybak.rebuild.write import clear, count_runs, write_step
+from pybak.report.rebuild import RebuildReport, RebuiltRun
+from pybak.report.status import PARTIAL, SUCCESS
+from pybak.resources import default_workers, usable_cpus
+from pybak.restore.authentic import authenticate, wrapped_volumes
+from pybak.units import format_count
+from pybak.volumes.model import Volume
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+NOT_OURS: Final = "not_ours"
+COPY: Final = "copy"
+_STOPPED = "stopped on request; the catalog is as it was"
+
+
+class RebuildRun:
+    """A rebuild and its work folder; a context manager that removes the latter.
+
+    The steps are `read`, `describe`, `write`, `report`, in this order. Passwords are handed to
+    `read` and kept nowhere.
+    """
+
+    def __init__(
+        self,
+        destinations: Sequence[str],
+        options: RebuildOptions,
+        *,
+        catalog_url: str,
+        now: datetime | None = None,
+    ) -> None:
+        """Take what is asked; nothing is looked at yet.
+
+        Raises PlanError for what can be no path, StorageError without a place for temporary files.
+        """
+        if not destinations:
+            raise PlanError("no DESTINATION; name the folder that holds the archives")
+        self.options = options
+        self.run_id = str(uuid4())
+        self.started_at = now or datetime.now(UTC)
+        self.workers = options.workers or default_workers(usable_cpus())
+        self._destinations = [os.fsencode(user_path(name)) for name in destinations]
+        self._url = catalog_url
+        self._is_stopped = False
+        self._skipped: list[Problem] = []
+        self._errors: list[Problem] = []
+        self._kept: str | None = None
+        self._where = ""
+        self._folder = open_work_folder(self.run_id)
+        self.staging = self._folder.path
+        self._folder.subfolder("progress")
+
+    def read(self, password: bytes | None = None) -> list[Step]:
+        """Find the archives and read their manifests; give them in the order of their runs.
+
+        Raises NotFoundError if there is no archive of ours, WrongPasswordError if one needs a
+        password and none was given, or none can be read with the one that was.
+        """
+        self._check_catalog()
+        places = find_places(self._destinations)
+        self._errors += places.problems
+        found: dict[str, Found] = {}
+        locked: list[WrongPasswordError] = []
+        for number, volumes in enumerate(places.found):
+            self.check_cancelled()
+            name = os.fsdecode(volumes.base)
+            try:
+                one = take_manifest(volumes, password, self.staging / f"{number:06d}.manifest")
+                if not self.options.no_digests:
+                    self._authenticate(one, password)
+            except NotOursError as error:
+                self._skipped.append(Problem(name, NOT_OURS, _without_path(error, name)))
+            except WrongPasswordError as error:
+                locked.append(error)
+                self._errors.append(Problem(name, WRONG_PASSWORD, _without_path(error, name)))
+            except (ArchiveError, StorageError) as error:
+                code = DAMAGED if isinstance(error, ArchiveError) else STORAGE
+                self._errors.append(Problem(name, code, _without_path(error, name)))
+            else:
+                self._add(one, found)
+        if locked and (password is None or not found):
+            raise _all_locked(locked, has_password=password is not None)
+        if not found:
+            raise self._nothing()
+        jobs = sorted(found.values(), key=lambda one: one.head.job)
+        return [
+            step
+            for _, of_job in groupby(jobs, key=lambda one: one.head.job)
+            for step in ordered(list(of_job))
+        ]
+
+    def _check_catalog(self) -> None:
+        """Refuse before anything is read what could not be written in the end."""
+        parsed = parse(self._url)
+        if file_of(parsed) is not None or self.options.replace or self.options.dry_run:
+            return
+        database = Database(self._url)
+        try:
+            with database.reading() as connection:
+                runs = count_runs(connection)
+        finally:
+            database.close()
+        if runs:
+            raise PlanError(
+                f"{database.where}: holds {format_count(runs, 'run')}; give --replace to have them "
+                "deleted, or name another database"
+            )
+
+    def _authenticate(self, one: Found, password: bytes | None) -> None:
+        """Check what is wrapped by its codes, before what it says is believed."""
+        if not one.encrypted:
+            return
+        with open_archive(one.volumes.paths, password=password) as archive:
+            sealed = wrapped_volumes(archive.source)
+            authenticate(sealed, workers=self.workers, should_stop=self.is_stopping)
+
+    def _add(self, one: Found, found: dict[str, Found]) -> None:
+        """Add an archive; of two of one run the full one counts, which needs no other."""
+        run_id = one.head.run_id
+        first = found.setdefault(run_id, one)
+        if first is one:
+            return
+        kept, other = (first, one) if first.is_full or not one.is_full else (one, first)
+        found[run_id] = kept
+        message = f"is of the run that {kept.name} is of, too; that one is recorded"
+        self._skipped.append(Problem(other.name, COPY, message))
+
+    def _nothing(self) -> NotFoundError:
+        where = ", ".join(os.fsdecode(path) for path in self._destinations)
+        if self._errors:
+            first = self._errors[0]
+            what = f"no archive could be read: {first.path}: {first.message}"
+            return NotFoundError(f"{where}: {what}")
+        return NotFoundError(f"{where}: holds no archive that PyBak made; check the path")
+
+    def files(self, steps: Sequence[Step]) -> int:
+        """Count the files that `describe` reads."""
+        return sum(len(step.archive.volumes.paths) for step in steps)
+
+    def size(self, steps: Sequence[Step]) -> int:
+        """Give how many bytes `describe` reads."""
+        if self.options.no_digests:
+            return 0
+        return sum(step.archive.size for step in steps)
+
+    def describe(
+        self, steps: Sequence[Step], advance: Advance = lambda _files, _size, _path: None
+    ) -> dict[bytes, Volume]:
+        """Give place, size and digest of every file of the archives."""
+        return describe_volumes(
+            (path for step in steps for path in step.archive.volumes.paths),
+            workers=self.workers,
+            hashes=not self.options.no_digests,
+            should_stop=self.is_stopping,
+            advance=advance,
+        )
+
+    def write(
+        self,
+        steps: Sequence[Step],
+        volumes: dict[bytes, Volume],
+        on_wait: Callable[[str], object] = lambda _told: None,
+    ) -> None:
+        """Write all of it into a new catalog, and put that in the old one's place at once.
+
+        Raises LockedError while a run of one of the jobs, found or known to the old catalog, is at
+        work, CatalogError, StorageError, and Interrupted; the catalog then is as it was.
+        """
+        with ExitStack() as stack:
+            jobs = {step.archive.head.job for step in steps}
+            for job in sorted(jobs.union(known_jobs(self._url))):
+                stack.enter_context(
+                    job_lock(job, catalog_url=self._url, run_id=self.run_id, on_wait=on_wait)
+                )
+            path = file_of(parse(self._url))
+            if path is None:
+                self._write_database(steps, volumes)
+            else:
+                self._write_file(os.path.realpath(path), steps, volumes)
+
+    def _write_file(self, path: str, steps: Sequence[Step], volumes: dict[bytes, Volume]) -> None:
+        self._where = path
+        remove_leftovers(path)
+        new = new_name(path, self.run_id)
+        url = parse(self._url).set(database=new).render_as_string(hide_password=False)
+        try:
+            with self._opened(url) as database, database.transaction() as connection:
+                self._write_steps(connection, steps, volumes)
+            local = self.started_at.astimezone()
+            self._kept = put_in_place(new, path, now=local)
+        finally:
+            discard(new)
+
+    def _write_database(self, steps: Sequence[Step], volumes: dict[bytes, Volume]) -> None:
+        with self._opened(self._url) as database, database.transaction() as connection:
+            self._where = database.where
+            if self.options.replace:
+                clear(connection)
+            elif runs := count_runs(connection):
+                raise PlanError(f"{database.where}: holds {format_count(runs, 'run')} by now")
+            self._write_steps(connection, steps, volumes)
+
+    @contextmanager
+    def _opened(self, url: str) -> Iterator[Database]:
+        database = Database(url)
+        try:
+            yield database
+        finally:
+            database.close()
+
+    def _write_steps(
+        self, connection: Connection, steps: Sequence[Step], volumes: dict[bytes, Volume]
+    ) -> None:
+        for step in steps:
+            self.check_cancelled()
+            lost = write_step(connection, step, volumes, self.check_cancelled)
+            if lost is not None:
+                self._errors.append(Problem(step.archive.name, STORAGE, lost))
+
+    def report(self, steps: Sequence[Step], volumes: dict[bytes, Volume]) -> RebuildReport:
+        """Sum up."""
+        lacking = {error.path for error in self._errors}
+        runs = tuple(
+            RebuiltRun(
+                archive=step.archive.name,
+                run_id=step.archive.head.run_id,
+                job=step.archive.head.job,
+                seq=step.seq,
+                mode=step.archive.head.mode,
+                status=PARTIAL if step.archive.name in lacking else step.archive.status,
+                started_at=step.archive.created,
+                members=step.archive.members,
+                size=step.archive.size,
+            )
+            for step in steps
+        )
+        hashed = not self.options.no_digests and not self.options.dry_run
+        return RebuildReport(
+            status=PARTIAL if self._errors else SUCCESS,
+            catalog=self._where or None,
+            kept=self._kept,
+            runs=runs,
+            skipped=tuple(self._skipped),
+            errors=tuple(self._errors),
+            bytes_read=sum(volume.size for volume in volumes.values()) if hashed else 0,
+            duration_seconds=(datetime.now(UTC) - self.started_at).total_seconds(),
+            dry_run=self.options.dry_run,
+        )
+
+    def request_cancel(self) -> None:
+        """Ask the steps to stop soon."""
+        self._is_stopped = True
+        staging.request_cancel(self.staging)
+
+    def is_stopping(self) -> bool:
+        """Whether `request_cancel` was called."""
+        return self._is_stopped
+
+    def check_cancelled(self) -> None:
+        """Raise Interrupted once `request_cancel` was called."""
+        if self._is_stopped:
+            raise Interrupted(_STOPPED)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._folder.remove()
+
+
+def _without_path(error: Exception, path: str) -> str:
+    """Give what an error says without the path that it begins with."""
+    text = str(error)
+    for start in (path, str(Path(path).name)):
+        if text.startswith(start + ": "):
+            return text[len(start) + 2 :]
+    return text
+
+
+def _all_locked(errors: Sequence[WrongPasswordError], *, has_password: bool) -> WrongPasswordError:
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if has_password:
+        return WrongPasswordError(f"{errors[0]}{more}")
+    return WrongPasswordError(f"{errors[0]}{more}; nothing was changed")

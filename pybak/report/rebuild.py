@@ -1,0 +1,117 @@
+"""What a rebuild of the catalog found, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from pybak.display import printable
+from pybak.errors import ExitCode
+from pybak.problems import Problem
+from pybak.report.forms import markdown_form, problems_json, text_form
+from pybak.report.phrases import because, duration, joined, of_files
+from pybak.report.status import CANCELLED, EXIT_CODES, FAILED, PARTIAL
+from pybak.units import format_count
+
+
+class RebuiltRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that an archive told of. `started_at` is aware."""
+
+    archive: str
+    run_id: str
+    job: str
+    seq: int
+    mode: str
+    status: str
+    started_at: datetime
+    members: int
+    size: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Give one element of `runs`."""
+        return {**msgspec.structs.asdict(self), "started_at": self.started_at.isoformat()}
+
+
+class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rebuild did, or with `dry_run` would do.
+
+    `kept` is where the old catalog is now. `skipped` are files that are no archives of ours, or
+    copies of those; `errors` are archives that could not be read, and runs that lack something.
+    """
+
+    status: str
+    catalog: str | None = None
+    kept: str | None = None
+    runs: tuple[RebuiltRun, ...] = ()
+    skipped: tuple[Problem, ...] = ()
+    errors: tuple[Problem, ...] = ()
+    bytes_read: int = 0
+    duration_seconds: float = 0.0
+    dry_run: bool = False
+    message: str | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the command ends with."""
+        return EXIT_CODES[self.status]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the object that `--json` prints."""
+        return {
+            "status": self.status,
+            "catalog": self.catalog,
+            "kept": self.kept,
+            "runs": [run.to_json() for run in self.runs],
+            "skipped": problems_json(self.skipped),
+            "errors": problems_json(self.errors),
+            "bytes_read": self.bytes_read,
+            "duration_seconds": round(self.duration_seconds, 3),
+            "dry_run": self.dry_run,
+            "message": self.message,
+        }
+
+    def to_text(self, width: int = 80) -> str:
+        """Give the summary for a terminal; names are never cut."""
+        return text_form(self.headline(), self._facts(), self._lists(), None, width)
+
+    def to_markdown(self) -> str:
+        """Give the summary for a Prefect artifact."""
+        return markdown_form(self.headline(), self._facts(), self._lists(), None)
+
+    def headline(self) -> str:
+        """Say in one line how it went."""
+        if self.status in (FAILED, CANCELLED):
+            return f"Rebuild {because(self.status, self.message)}"
+        if self.dry_run:
+            return "Rebuild, dry run: nothing was written"
+        if self.status == PARTIAL:
+            count = format_count(len(self.errors), "problem")
+            return f"Catalog rebuilt, but not all of it: {count}"
+        return "Catalog rebuilt"
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        if self.catalog:
+            yield "Catalog", printable(self.catalog)
+        if self.kept:
+            yield "Old one", printable(self.kept)
+        if not self.runs:
+            return
+        jobs = len({run.job for run in self.runs})
+        members = sum(run.members for run in self.runs)
+        yield (
+            "Found" if self.dry_run else "Recorded",
+            joined(
+                format_count(len(self.runs), "run"),
+                format_count(jobs, "job"),
+                format_count(members, "file version"),
+            ),
+        )
+        yield "Time", duration(self.duration_seconds, self.bytes_read)
+
+    def _lists(self) -> Iterator[tuple[str, int, Sequence[Problem]]]:
+        yield "Skipped", len(self.skipped), self.skipped
+        errors = of_files(self.errors, self.message)
+        yield "Problems", len(errors), errors

@@ -1,0 +1,187 @@
+"""A shelf of archives with a catalog that knows them, made without running backups.
+
+Each archive is one small file or more, which hold nothing but their name: what a prune looks at
+is that they are there, and their sizes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy.engine.default import DefaultDialect
+
+from pybak.catalog import removal
+from pybak.catalog.engine import Database
+from pybak.catalog.history import History, Snapshot
+from pybak.catalog.runs import Catalog
+from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot
+from pybak.formats.manifest_reader import FullFact
+from pybak.options import PruneOptions
+from pybak.report import JobPrune
+from pybak.retention import files
+from pybak.retention.run import PruneRun
+from pybak.volumes.model import Volume
+
+T0 = datetime(2026, 11, 1, 12, tzinfo=UTC)
+FULL, INCREMENTAL, DIFFERENTIAL = "full", "incremental", "differential"
+
+
+class Shelf:
+    """Archives of one or more jobs in `folder`, one made a day."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url
+        folder.mkdir(parents=True, exist_ok=True)
+        self.database = Database(url)
+        self.history = History(self.database)
+        self.days = 0
+
+    def add(
+        self,
+        content: Mapping[str, int],
+        *,
+        mode: str = FULL,
+        job: str = "docs",
+        gone: Sequence[str] = (),
+        status: str = "success",
+        tags: Sequence[str] = (),
+        volumes: int = 1,
+        name: str | None = None,
+    ) -> Snapshot:
+        """Make a run whose archive holds `content`: names of members, and what stands for them."""
+        base = None
+        if mode != FULL:
+            base = self.history.newest(job) if mode == INCREMENTAL else self.full(job)
+        self.days += 1
+        now = T0 + timedelta(days=self.days)
+        run_id = f"{job}-{self.days:04d}-0000"
+        catalog = Catalog(self.url)
+        seq = catalog.begin_run(run_id, kind="backup", job=job, options={}, now=now)
+        catalog.close()
+        path = self.folder / (name or f"{job}_{self.days:04d}.zip")
+        end = SnapshotEnd(
+            run_id=run_id, job=job, seq=seq, status=status, mode=mode,
+            base_run=base.run_id if base else None, base_seq=base.seq if base else None,
+            full_run=(base.full_run or base.run_id) if base else run_id,
+            finished_at=now + timedelta(minutes=1), counts={}, tags=tags,
+        )  # fmt: skip
+        archive = StoredArchive(
+            name=str(path), format="zip", encrypted=False, members=len(content), created_at=now,
+            volumes=[self._volume(path, number, volumes) for number in range(volumes)],
+        )  # fmt: skip
+        facts = [
+            FullFact(path=one, type="f", size=value, mtime_ns=0, mode=0o644, uid=0, gid=0,
+                     sha256=f"{value:064x}")
+            for one, value in content.items()
+        ]  # fmt: skip
+        with self.database.transaction() as connection:
+            write_snapshot(connection, end, archive, facts, gone)
+        return self.snapshot(run_id)
+
+    def full(self, job: str) -> Snapshot:
+        found = self.history.newest_full(job)
+        assert found is not None
+        return found
+
+    def snapshot(self, run_id: str) -> Snapshot:
+        (found,) = self.history.find(run_id)
+        return found
+
+    def _volume(self, path: Path, number: int, volumes: int) -> Volume:
+        if volumes > 1:
+            path = path.with_name(f"{path.name}.{number + 1:03d}")
+        path.write_bytes(b"x" * (1000 + len(path.name)))
+        return Volume(uri=path.as_uri(), size=path.stat().st_size, sha256="0" * 64)
+
+    def run(self, **rules: object) -> PruneRun:
+        options = PruneOptions(**rules)  # type: ignore[arg-type]
+        return PruneRun(options, catalog_url=self.url, now=T0 + timedelta(days=60), timezone=UTC)
+
+    def prune(self, job: str = "docs", **rules: object) -> JobPrune:
+        with self.run(**rules) as run, run.locked(job, print):
+            return run.prune(run.plan(job))
+
+    def rehearse(self, job: str = "docs", **rules: object) -> JobPrune:
+        with self.run(**rules) as run:
+            (found,) = run.rehearse([job]).jobs
+            return found
+
+    def files(self) -> list[str]:
+        return sorted(os.listdir(self.folder))
+
+    def seqs(self, job: str = "docs") -> list[int]:
+        return [one.seq for one in self.history.snapshots(job)]
+
+    def held(self, snapshot: Snapshot) -> dict[str, int]:
+        """Give what a snapshot holds, having seen that every archive it needs is there."""
+        archives = {one.id: one for one in self.history.archives(snapshot)}
+        found = {}
+        for version in self.history.versions(snapshot):
+            archive = archives[version.archive_id]
+            assert not archive.is_leaving
+            for volume in archive.volumes:
+                path = Path(volume.uri.removeprefix("file://"))
+                assert path.stat().st_size == volume.size
+            found[version.path.decode()] = version.size
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """Count the rows of each table that a prune takes rows from."""
+        with self.database.reading() as connection:
+            return {
+                table: connection.exec_driver_sql(f"SELECT COUNT(*) FROM {table}").scalar_one()
+                for table in ("archive", "volume", "file_version")
+            }
+
+
+def names(*numbers: int, job: str = "docs") -> list[str]:
+    return [f"{job}_{number:04d}.zip" for number in numbers]
+
+
+def killed_at(shelf: Shelf, step: int) -> None:
+    """Prune, and die by SIGKILL before the `step`th change to storage or catalog is made.
+
+    They are: the commit of the mark, each file, the commit of the end.
+    """
+    left = step
+    is_writing = False
+
+    def count() -> None:
+        nonlocal left
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+
+    def before(name: str, module: object, act: Callable[[], None]) -> None:
+        original: Callable[..., object] = getattr(module, name)
+
+        def wrapper(*given: object, **more: object) -> object:
+            act()
+            return original(*given, **more)
+
+        setattr(module, name, wrapper)
+
+    def begin() -> None:
+        nonlocal is_writing
+        is_writing = True
+
+    def commit() -> None:
+        nonlocal is_writing
+        if is_writing:
+            count()
+        is_writing = False
+
+    try:
+        before("mark_deleting", removal, begin)
+        before("finish_removal", removal, begin)
+        before("do_commit", DefaultDialect, commit)
+        before("_unlink", files, count)
+        shelf.prune(keep_last=1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    finally:
+        os._exit(1)
