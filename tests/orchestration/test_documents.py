@@ -26,13 +26,30 @@ from commands import PROJECT, Commands
 
 from flows.verify import verify
 from pybak import cli
-from pybak.cli import look
+from pybak.cli import program
 from pybak.formats import suffixes
 from pybak.formats.streams import TAR_FORMATS, codec, engine_name
 from pybak.options import BackupOptions, VerifyOptions
 
 README = (PROJECT / "README.md").read_text()
 MIGRATION = (PROJECT / "docs" / "migration.md").read_text()
+
+
+def test_the_lines_about_history_work_as_they_stand(run_command: Commands, tmp_path: Path) -> None:
+    letters(tmp_path)
+    lines = [command_of(line) for line in typed(section(README, "History"))]
+    # The id of the first run is what people read off the list.
+    read = "import json, sys; print(json.load(sys.stdin)['snapshots'][0]['run_id'])"
+    first = f'$(pybak snapshots --json | command python -c "{read}")'
+    done = in_shell("\n".join(lines).replace(" RUN ", f" {first} "), run_command, tmp_path)
+    assert done.returncode == 0, done
+    assert_same(tmp_path / "letters", tmp_path / "as-it-is" / "letters")
+    assert (tmp_path / "as-it-was" / "letters" / "a.txt").read_text().endswith("one more\n")
+    assert not (tmp_path / "as-it-was" / "letters" / "old").exists()
+    assert len(list((tmp_path / "backups").iterdir())) == 2
+    assert "letters/old/b.txt" in done.stdout  # by the line about differences
+
+
 OPERATIONS = (PROJECT / "docs" / "operations.md").read_text()
 FORMATS = (PROJECT / "docs" / "formats.md").read_text()
 PASSWORD = "PASSWORD"  # as the documents write it
@@ -202,15 +219,17 @@ def test_every_option_that_the_documents_name_exists() -> None:
         cli.backup_command(lambda _: 0),
         cli.restore_command(lambda _: 0),
         cli.verify_command(lambda _: 0),
-        look.list_command(),
-        look.find_command(),
+        cli.prune_command(lambda _: 0),
+        cli.rebuild_command(lambda _: 0),
+        cli.drill_command(lambda _: 0),
+        *(make() for make in program.COMMANDS.values()),
     ]
     known = {name for command in commands for p in command.params for name in p.opts}
     elsewhere = {
         "--every", "--full", "--pool", "--type", "--all", "--prefect-file", "--no-prompt",
         "--rm", "--user", "--build-arg", "--passphrase", "--is-split", "--split-chunk-mb",
         "--sources", "--output-dir", "--algo", "--dest-type", "--original-base-filename",
-        "--streams", "--env-file", "--acls", "--xattrs", "--xattrs-include",
+        "--streams", "--env-file", "--acls", "--xattrs", "--xattrs-include", "--file",
     }  # fmt: skip
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README + OPERATIONS + MIGRATION + FORMATS))
     assert named - elsewhere <= known
@@ -333,7 +352,7 @@ def test_the_end_of_a_tar_is_found_as_the_page_about_formats_says(
     assert stored_at + stored_size == last_at
     assert stream[head:].startswith(b".pybak/manifest.jsonl.gz\0")
     assert size % 512 == 0
-    assert gzip.decompress(stream[head + 512 :][:size]).startswith(b'{"pybak_manifest": 1')
+    assert gzip.decompress(stream[head + 512 :][:size]).startswith(b'{"pybak_manifest": 2')
 
 
 def test_a_member_is_read_by_adding_up_pieces_as_the_page_about_formats_says(
