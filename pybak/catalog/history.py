@@ -86,6 +86,7 @@ VERSION_COLUMNS = (
     "path, kind, size, mtime_ns, mode, uid, gid, changed, sha256, parts, archive_id, first_seq, "
     "gone_seq"
 )
+_IDS_AT_ONCE = 500
 _IN_SNAPSHOT = "job_id = ? AND first_seq <= ? AND (gone_seq IS NULL OR gone_seq > ?)"
 
 
@@ -171,25 +172,28 @@ class History:
 
     def archives_by_id(self, ids: Iterable[int]) -> list[ArchiveFacts]:
         """Give these archives with their volumes, in the order they were made."""
-        wanted = set(ids)
+        wanted = sorted(set(ids))
+        volumes: dict[int, list[StoredVolume]] = defaultdict(list)
+        archives: list[Archive] = []
         with self._session() as session:
-            volumes: dict[int, list[StoredVolume]] = defaultdict(list)
-            known = session.exec(select(Volume).order_by(col(Volume.number)))
-            for row in known:
-                if row.archive_id in wanted:
+            for at in range(0, len(wanted), _IDS_AT_ONCE):
+                some = wanted[at : at + _IDS_AT_ONCE]
+                known = select(Volume).where(col(Volume.archive_id).in_(some))
+                for row in session.exec(known.order_by(col(Volume.number))):
                     parts = tuple((size, digest) for size, digest in row.parts or ())
                     facts = StoredVolume(row.uri, row.size, row.sha256, parts)
                     volumes[row.archive_id].append(facts)
-            found = session.exec(select(Archive).order_by(col(Archive.id)))
-            return [
-                ArchiveFacts(
-                    id=row.id, run_id=row.run_id, job=row.job, name=row.name, format=row.format,
-                    encrypted=row.encrypted, size=row.size, members=row.members,
-                    is_leaving=row.state == DELETING, volumes=tuple(volumes[row.id]),
-                )
-                for row in found
-                if row.id is not None and row.id in wanted
-            ]  # fmt: skip
+                query = select(Archive).where(col(Archive.id).in_(some))
+                archives += session.exec(query.order_by(col(Archive.id)))
+        return [
+            ArchiveFacts(
+                id=row.id, run_id=row.run_id, job=row.job, name=row.name, format=row.format,
+                encrypted=row.encrypted, size=row.size, members=row.members,
+                is_leaving=row.state == DELETING, volumes=tuple(volumes[row.id]),
+            )
+            for row in archives
+            if row.id is not None
+        ]  # fmt: skip
 
     def needs(self, snapshots: Iterable[Snapshot]) -> dict[str, frozenset[int]]:
         """Give, by run id, the numbers of the archives that each snapshot needs.
@@ -234,10 +238,13 @@ class History:
                     yield (os.fsencode(unescaped(row[0])), *row[1:])
 
     def starts(self, job: str) -> dict[int, datetime]:
-        """Give when each run of a job began, by its number."""
+        """Give when each run of a job that recorded something began, by its number.
+
+        Runs that found nothing new are left out: a short schedule makes hundreds a day.
+        """
+        query = select(Run.seq, Run.started_at).where(Run.job == job, col(Run.mode).is_not(None))
         with self._session() as session:
-            runs = session.exec(select(Run.seq, Run.started_at).where(Run.job == job))
-            return dict(runs.all())
+            return dict(session.exec(query).all())
 
     def digests(self, ids: Iterable[int]) -> dict[int, Digest]:
         """Give the SHA-256 of versions, or that of each of their parts, by what `states` gave."""

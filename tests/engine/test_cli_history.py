@@ -8,12 +8,11 @@ import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from looking import look, parsed
 from written import MTIME, SECOND, WrittenJob, file, folder
 
-from pybak.cli.program import pybak
 from pybak.home import catalog_url
 from pybak.patterns import exact_pattern
 from pybak.restore.select import Selector
@@ -25,19 +24,6 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith("PYBAK_") and name != "PYBAK_HOME":
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-
-
-def look(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    code = pybak(words)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def parsed(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
-    code, out, err = look(capsys, *words, "--json")
-    assert (code, err) == (0, "")
-    assert out.isascii()
-    return json.loads(out)
 
 
 @pytest.fixture

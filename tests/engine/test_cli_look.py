@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from looking import look, parsed
 
 from pybak.catalog.runs import Catalog
-from pybak.cli.program import pybak
 from pybak.home import catalog_url
 
 REPOSITORY = Path(__file__).parents[2]
@@ -31,20 +31,6 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith("PYBAK_") and name != "PYBAK_HOME":
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-
-
-def look(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    code = pybak(words)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def parsed(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
-    code, out, err = look(capsys, *words, "--json")
-    assert code == 0, err
-    assert err == ""
-    assert out.isascii()
-    return json.loads(out)
 
 
 def make_zip(path: str, **files: bytes) -> str:
