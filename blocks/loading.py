@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import httpx
 from prefect.blocks.core import Block
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
 
-from pybak.errors import PlanError, StorageError
+from blocks.described import FolderSettings, Settings
+from blocks.said import bare
+from pybak.errors import PlanError, PyBakError, StorageError
 
 _B = TypeVar("_B", bound=Block)
+_ITSELF: Final = "name the storage itself, as in s3://BUCKET/PREFIX"
+_SHOWN: Final = 10
 
 
 def load_block(kind: type[_B], name: str, document: str, otherwise: str) -> _B:
@@ -40,8 +47,109 @@ def load_block(kind: type[_B], name: str, document: str, otherwise: str) -> _B:
 
 
 def _unreachable(name: str, otherwise: str) -> StorageError:
-    where = f"at {url} " if (url := PREFECT_API_URL.value()) else ""
+    where = f"at {bare(url)} " if (url := PREFECT_API_URL.value()) else ""
     return StorageError(
         f"block {name}: Prefect's server {where}can't be reached; start it, or {otherwise}",
         retryable=True,
     )
+
+
+def load_storage(slug: str, name: str) -> Settings:
+    """Give what the block `name` says of a storage; with a `slug` only one of that type.
+
+    Raises PlanError if there is none, or if a name without type is that of several; StorageError
+    if Prefect's server can't be asked, or the block's credentials can't be made.
+    """
+    kinds = [kind for kind, _ in _documents(name, only=True) if slug in ("", kind)]
+    if not kinds:
+        found = _documents(name, only=False)
+        raise PlanError(_none(f"{slug}/{name}" if slug else name, found))
+    if len(kinds) > 1:
+        others = " or ".join(f"block:{kind}/{name}" for kind in kinds)
+        raise PlanError(f"block {name}: there is more than one; write {others}")
+    try:
+        return _LOADERS[kinds[0]](name)
+    except PyBakError:
+        raise
+    except Exception as error:
+        from blocks.gcs_errors import translate
+
+        # Prefect's block of Google's credentials looks for them when it is loaded.
+        known = translate(error, "", f"block {name}", "") if "google.auth" in sys.modules else None
+        if known is None:
+            raise
+        raise known from error
+
+
+def _documents(name: str, *, only: bool) -> list[tuple[str, str]]:
+    """Give type and name of the blocks that are storages, `only` those called `name`."""
+    from prefect.client.orchestration import get_client
+
+    wanted: dict[str, Any] = {"block_types": {"slug": {"any_": list(_LOADERS)}}}
+    if only:
+        wanted["block_documents"] = {"name": {"any_": [name]}, "is_anonymous": {"eq_": False}}
+    try:
+        with get_client(sync_client=True) as client:
+            answer = client.request("POST", "/block_documents/filter", json=wanted)
+            answer.raise_for_status()
+    except (httpx.HTTPError, RuntimeError, ValueError) as error:
+        raise _unreachable(name, _ITSELF) from error
+    documents = [(found["block_type"]["slug"], found["name"]) for found in answer.json()]
+    return sorted(found for found in documents if found[0] in _LOADERS)
+
+
+def _none(full: str, found: Sequence[tuple[str, str]]) -> str:
+    there = ", ".join(f"{slug}/{name}" for slug, name in found[:_SHOWN])
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    known = f"there are {there}{more}" if found else "there are no blocks of storages yet"
+    return f"block {full}: there is none; {known}; make it in Prefect's UI, see docs/storage.md"
+
+
+def _load_s3(name: str) -> Settings:
+    from blocks.s3_block import S3StorageBlock
+
+    return load_block(S3StorageBlock, name, name, _ITSELF).settings()
+
+
+def _load_gcs(name: str) -> Settings:
+    _hurry()
+    from blocks.gcs_block import GcsStorageBlock
+
+    return load_block(GcsStorageBlock, name, name, _ITSELF).settings()
+
+
+def _load_folder(name: str) -> Settings:
+    from blocks.folder_block import LocalFolder
+
+    return FolderSettings(load_block(LocalFolder, name, name, _ITSELF).path)
+
+
+def _load_s3_bucket(name: str) -> Settings:
+    from prefect_aws.s3 import S3Bucket
+
+    from blocks.s3_block import settings_of_bucket
+
+    return settings_of_bucket(load_block(S3Bucket, name, name, _ITSELF))
+
+
+def _load_gcs_bucket(name: str) -> Settings:
+    _hurry()
+    from prefect_gcp.cloud_storage import GcsBucket  # type: ignore[import-untyped]
+
+    from blocks.gcs_block import settings_of_bucket
+
+    return settings_of_bucket(load_block(GcsBucket, name, name, _ITSELF))
+
+
+def _hurry() -> None:
+    """Have Google's library, once it is imported, not wait long for a server that is not there."""
+    os.environ.setdefault("GCE_METADATA_TIMEOUT", "1")
+
+
+_LOADERS: Final[dict[str, Callable[[str], Settings]]] = {
+    "pybak-s3-storage": _load_s3,
+    "pybak-gcs-storage": _load_gcs,
+    "pybak-local-folder": _load_folder,
+    "s3-bucket": _load_s3_bucket,
+    "gcs-bucket": _load_gcs_bucket,
+}

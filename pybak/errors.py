@@ -23,9 +23,14 @@ class ExitCode(IntEnum):
 
 
 class PyBakError(Exception):
-    """Anything PyBak stops for on purpose; `exit_code` is what the command ends with."""
+    """Anything PyBak stops for on purpose; `exit_code` is what the command ends with.
+
+    `job` and `mode` are those of the backup that it ended, set by whoever knows, for its report.
+    """
 
     exit_code: ExitCode = ExitCode.FAILED
+    job: str | None = None
+    mode: str | None = None
 
 
 class PlanError(PyBakError):
@@ -64,11 +69,19 @@ class WrongPasswordError(ArchiveError):
 
 
 class StorageError(PyBakError):
-    """The place that holds archives failed; `retryable` tells whether trying again can help."""
+    """The place that holds archives failed; `retryable` tells whether trying again can help.
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    `is_denied` tells that the storage did nothing because these credentials may not do it.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False, is_denied: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+        self.is_denied = is_denied
+
+
+class ExistsError(StorageError):
+    """What was to be written has a name that is taken; nothing was changed."""
 
 
 class LockedError(PyBakError):

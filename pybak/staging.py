@@ -27,6 +27,10 @@ NO_HARD_LINKS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV}
 )
 """What `os.link` fails with where a file can't have a second name."""
+_NO_FOLDER_SYNC: Final = frozenset(
+    {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+)
+"""What `os.fsync` fails with where folders can't be synced."""
 _LOCK = "lock"
 _CANCEL = "cancel"
 _SPARE = "cancel.spare"
@@ -256,6 +260,18 @@ def request_cancel(staging: Path) -> None:
 def is_cancelled(staging: Path) -> bool:
     """Whether `request_cancel` was called."""
     return (staging / _CANCEL).exists()
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring what a folder lists to the disk, where the file system can."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(fd)
 
 
 def reason(error: OSError) -> str:

@@ -2,6 +2,9 @@
 
 Fixtures to use in tests:
 
+- `swift`, `moto`: servers that speak S3, for the whole session (`s3_servers.S3Server`).
+- `s3_address`: `s3://BUCKET/a/prefix` of the test's own on Swift, which the environment now names.
+- `faulty`: puts a proxy that fails on purpose before a server (`faults.FaultProxy`).
 - `run_command`: runs `python flows/NAME.py …` with the session's server; see `commands.Commands`.
 - `prefect_server`: the API address of a real Prefect server, one for the whole session, started
   when a test first asks for it. It serves the API but runs no scheduler.
@@ -16,6 +19,7 @@ Markers:
 - `@pytest.mark.full`: long or large; deselected unless pytest gets `--full`.
 - `@pytest.mark.needs_root`: needs root, for mounts or ownership.
 - `@pytest.mark.needs_tool("7zz|7z", "unzip")`: needs all of these programs; `|` is "or".
+- `@pytest.mark.needs_component("swift")`: needs programs with an environment of their own.
 
 What a marker needs and is missing skips the test, with the reason; with `CI=true` it fails, so
 that nothing goes unchecked there. `.ci/install-components` installs the programs.
@@ -27,21 +31,27 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 from commands import Commands, find_tool
+from components import find_component
 
 if TYPE_CHECKING:
     import httpx
+    from faults import FaultProxy
     from postgres import Server
+    from s3_servers import S3Server
 
 # Variables of the reader's shell that would change what the program does.
-_FOREIGN = ("PREFECT_", "PYBAK_", "DASK_")
+_FOREIGN = ("PREFECT_", "PYBAK_", "DASK_", "AWS_", "GOOGLE_", "STORAGE_EMULATOR_")
 _SETTLED = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
     "TZ": "UTC",
@@ -86,6 +96,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for marker in item.iter_markers("needs_tool")
         for name in marker.args
         if find_tool(name) is None
+    ]
+    missing += [
+        name
+        for marker in item.iter_markers("needs_component")
+        for name in marker.args
+        if find_component(name) is None
     ]
     if missing:
         _cannot_run(f"needs {' and '.join(missing)}; run .ci/install-components")
@@ -172,6 +188,52 @@ def any_catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/catalog/catalog.db"
     return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Give a real server that speaks S3: OpenStack Swift."""
+    from s3_servers import running_swift
+
+    if find_component("swift") is None:
+        _cannot_run("needs swift; run .ci/install-components")
+    with running_swift(tmp_path_factory.mktemp("swift")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Give a double of S3 that knows what Swift lacks, but checks less."""
+    from s3_servers import running_moto
+
+    with running_moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture
+def faulty() -> Iterator[Callable[[str], FaultProxy]]:
+    """Give what puts a proxy before a server; all faults that it is armed with must fire."""
+    from faults import FaultProxy
+
+    proxies: list[FaultProxy] = []
+
+    def start(endpoint: str) -> FaultProxy:
+        proxies.append(FaultProxy(endpoint))
+        return proxies[-1]
+
+    yield start
+    for proxy in proxies:
+        proxy.close()
+    silent = [fault for proxy in proxies for fault in proxy.faults if not fault.fired]
+    assert not silent, f"never fired: {silent}"
+
+
+@pytest.fixture
+def s3_address(swift: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Give the address of an empty folder on Swift; the environment has what opens it."""
+    for name, value in swift.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{swift.new_bucket()}/a/prefix"
 
 
 @pytest.fixture
