@@ -27,6 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from msgspec.structs import replace
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -38,35 +39,44 @@ from flows.support.interrupt import stop_on_signal
 from flows.support.locks import job_locked
 from flows.support.record import failure_recorded
 from flows.support.screen import Screen
+from flows.support.side_by_side import side_by_side
 from flows.support.states import error_state, final_state
 from pybak.backup.assemble import Assembly
 from pybak.backup.catalog_base import JobHistory
 from pybak.backup.filter import Filtered
 from pybak.backup.plan import DIRECT, BackupPlan, Hand
-from pybak.backup.record import write_backup
+from pybak.backup.record import earlier_archives, write_backup
 from pybak.backup.run import BackupRun
 from pybak.backup.sources import resolve_sources
 from pybak.catalog.failures import CatalogError
 from pybak.catalog.history import History
 from pybak.catalog.recorder import RunRecorder
+from pybak.display import escape
 from pybak.errors import PyBakError
 from pybak.home import catalog_url
 from pybak.options import BackupOptions
 from pybak.portable import from_portable
-from pybak.progress import COMPRESSING, FINISHING, SCANNING, WRITING
+from pybak.progress import COMPRESSING, COPYING, FINISHING, SCANNING, WRITING
 from pybak.report import BackupReport, Report
 from tasks._password import password_for
 from tasks.compress import compress
+from tasks.compress_far import compress_far
+from tasks.copy_archive import copy_archive
 from tasks.discover import discover
 from tasks.email_report import email_report
 from tasks.encrypt import encrypt
 from tasks.filter import filter_files
 from tasks.plan import plan_batches
+from tasks.record_copies import record_copies
 from tasks.record_metadata import record_metadata
 from tasks.split import split
 from tasks.upload import upload
 
 ARTIFACT_KEY = "backup-report"
+NOT_SENT_BY_WORKERS = (
+    "workers can't send this archive by themselves (for that it must be one plain file without "
+    "--bandwidth-limit), so each must see this host's PYBAK_HOME, or a folder named by --staging"
+)
 
 
 def _run_name() -> str:
@@ -143,6 +153,10 @@ def _back_up(run: BackupRun, screen: Screen) -> Report:
         options=run.options.model_dump(), now=run.started_at,
     )  # fmt: skip
     run.seq = recorder.seq
+    for copy in run.copies.troubles():
+        told = escape(f"{copy.message}; so the backup goes on without this copy")
+        get_run_logger().warning("%s", told)
+        screen.warn(told)
     write: Callable[..., object] | None = None
     with failure_recorded(recorder, screen):
         plan, kept = _compare(run, recorder.history, screen)
@@ -158,6 +172,11 @@ def _back_up(run: BackupRun, screen: Screen) -> Report:
         recorder, status=report.status, counts=report.files.to_json(), now=datetime.now(UTC),
         archive=report.archive, write=write,
     )  # fmt: skip
+    if run.copies and not run.is_unchanged:
+        report = _copy(run, report, screen)
+        if not recorder.problem:
+            record_copies(report)
+            report = _with_lacking(run, report)
     if run.is_unchanged:
         get_run_logger().info("%s", report.headline())
     else:
@@ -189,11 +208,7 @@ def _save(
     """Write the archive that the plan is for."""
     with run.assembling() as archive:
         screen.working(COMPRESSING, plan.staging, files=plan.files, size_bytes=plan.bytes)
-        fan_out(
-            compress, _calls(plan, run.options.password_block), cluster=plan.cluster,
-            workers=plan.workers, on_failure=run.request_cancel, is_stopping=run.is_stopping,
-            screen=screen,
-        )  # fmt: skip
+        _compress(run, plan, screen)
         archive.check()
         run.check_cancelled()
         screen.phase(FINISHING)
@@ -202,6 +217,28 @@ def _save(
     run.check_cancelled()
     stored = upload(run, assembly, count)
     return run.report(kept=kept, assembly=assembly, stored=stored), assembly
+
+
+def _compress(run: BackupRun, plan: BackupPlan, screen: Screen) -> None:
+    """Have all batches compressed."""
+    block = run.options.password_block
+    how: dict[str, Any] = {
+        "cluster": plan.cluster, "workers": plan.workers, "on_failure": run.request_cancel,
+        "is_stopping": run.is_stopping, "screen": screen,
+    }  # fmt: skip
+    if run.needs_shared_staging and plan.hands:
+        screen.warn(NOT_SENT_BY_WORKERS)
+    if not run.is_far:
+        fan_out(compress, _calls(plan, block), **how)
+        return
+    calls = [
+        {"parcel": run.parcel(hand), "name": f"{number:03d}", "password_block": block}
+        for number, hand in enumerate(plan.hands)
+    ]
+    fan_out(
+        compress_far, calls, **how,
+        on_result=lambda number, record: run.take_in(plan.hands[number].start, record),
+    )  # fmt: skip
 
 
 def _write_volumes(run: BackupRun, plan: BackupPlan, assembly: Assembly, screen: Screen) -> int:
@@ -223,6 +260,30 @@ def _write_volumes(run: BackupRun, plan: BackupPlan, assembly: Assembly, screen:
         )  # fmt: skip
         screen.phase(FINISHING)
     return count
+
+
+def _copy(run: BackupRun, report: BackupReport, screen: Screen) -> BackupReport:
+    """Copy the archive, which is published and recorded, to the further places."""
+    count = len(run.copies.places) - len(run.copies.troubles())
+    screen.working(
+        COPYING, run.copying, files=count * len(report.volumes),
+        size_bytes=count * report.bytes_stored,
+    )  # fmt: skip
+    calls = [
+        {"run": run, "report": report, "number": number} for number in range(len(run.copies.places))
+    ]
+    copies = side_by_side(copy_archive, calls)
+    screen.phase(FINISHING)
+    return run.with_copies(report, copies)
+
+
+def _with_lacking(run: BackupRun, report: BackupReport) -> BackupReport:
+    """Tell of the copies that are of no use without archives that are not in their place."""
+    try:
+        needed = earlier_archives(catalog_url(), run.run_id)
+    except CatalogError:  # whoever recorded the copies has told
+        return report
+    return replace(report, copies=run.copies.with_lacking(report.copies, needed))
 
 
 def _calls(plan: BackupPlan, password_block: str | None) -> list[dict[str, Any]]:

@@ -91,7 +91,7 @@ def _drill(run: DrillRun, screen: Screen) -> Report:
         catalog_url(), run.run_id, kind="drill", job=run.job,
         options=run.options.model_dump(), now=run.started_at,
     )  # fmt: skip
-    with failure_recorded(recorder, screen), run.locked(screen.phase):
+    with failure_recorded(recorder, screen), run.locked(screen.waiting):
         screen.phase(CHOOSING)
         choose_sample(run)
         with run.restore_run() as restore, stop_on_signal(restore.request_cancel):

@@ -35,6 +35,7 @@ from pybak.home import catalog_url
 from pybak.options import PruneOptions
 from pybak.report import JobPrune
 from pybak.retention.run import PruneRun
+from tasks._password import password_for
 from tasks.delete_archives import delete_archives
 from tasks.email_report import email_report
 from tasks.plan_prune import plan_prune
@@ -68,7 +69,7 @@ def prune(
     """
     try:
         with (
-            PruneRun(options, catalog_url=catalog_url()) as run,
+            PruneRun(options, catalog_url=catalog_url(), password=_password(options)) as run,
             stop_on_signal(run.request_cancel),
             Screen.current() as screen,
         ):
@@ -85,6 +86,11 @@ def prune(
         return error_state(error)
 
 
+def _password(options: PruneOptions) -> bytes | None:
+    """Give what encrypted archives are consolidated with; nothing else needs it."""
+    return password_for(options.password_block) if options.consolidate else None
+
+
 def _prune(run: PruneRun, job: str, screen: Screen, *, alone: bool) -> JobPrune:
     run_id = run.run_id if alone else str(uuid4())
     recorder = RunRecorder(
@@ -92,7 +98,7 @@ def _prune(run: PruneRun, job: str, screen: Screen, *, alone: bool) -> JobPrune:
         now=run.started_at,
     )  # fmt: skip
     try:
-        with failure_recorded(recorder, screen), run.locked(job, screen.phase):
+        with failure_recorded(recorder, screen), run.locked(job, screen.waiting):
             screen.phase(PRUNING)
             done = delete_archives(run, plan_prune(run, job))
     except (LockedError, StorageError, CatalogError) as error:

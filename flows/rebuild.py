@@ -59,7 +59,7 @@ def rebuild(
     """Make the catalog anew from the archives that it is about.
 
     Args:
-        destinations: Folders that hold archives, or single archives.
+        destinations: Folders that hold archives, or single archives: paths or addresses.
         options: How it is done.
 
     """
@@ -80,12 +80,14 @@ def rebuild(
 def _rebuild(run: RebuildRun, screen: Screen) -> Report:
     screen.phase(READING)
     steps = read_manifests(run)
+    for job in run.dropped:
+        screen.warn(f"{job}")
     volumes = {}
     if not run.options.dry_run:
         screen.working(HASHING, run.staging, files=run.files(steps), size_bytes=run.size(steps))
         volumes = hash_volumes(run, steps)
         screen.phase(WRITING)
-        write_catalog(run, steps, volumes, screen.phase)
+        write_catalog(run, steps, volumes, screen.waiting)
     report = run.report(steps, volumes)
     email_report(ARTIFACT_KEY, report)
     return report

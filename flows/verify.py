@@ -17,7 +17,7 @@ if __name__ == "__main__":
     leave(verify_command())
 
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
@@ -33,13 +33,10 @@ from pybak.catalog.keeping import keep_archives
 from pybak.catalog.recorder import RunRecorder
 from pybak.errors import PyBakError
 from pybak.home import catalog_url
-from pybak.locate import locate_archive
 from pybak.options import VerifyOptions
-from pybak.portable import from_portable
-from pybak.read_run import name_of
 from pybak.report import ArchiveCheck, Report
-from pybak.verify.run import UNREADABLE, VerifyRun, is_damage
-from pybak.volumes.find import VolumeSet
+from pybak.verify.run import VerifyRun, is_damage
+from pybak.verify.targets import UNREADABLE, Target, find_targets
 from tasks.check import check
 from tasks.email_report import email_report
 from tasks.plan_verify import plan_verify
@@ -68,59 +65,38 @@ def verify(
     """Read archives through and check every member: structure, checksums, SHA-256.
 
     Args:
-        archives: Paths of archives, ids of the runs that made them, or "latest".
-        job: The job whose latest archive is meant.
+        archives: Paths of archives; ids of runs or "latest" for all archives that a backup needs.
+        job: The job whose latest backup is meant.
         options: How the check is made.
 
     """
     try:
-        found = [_locate(name, job, alone=len(archives) == 1) for name in archives]
-        there = [one for one in found if isinstance(one, VolumeSet)]
+        found = find_targets(archives, job=job, catalog_url=catalog_url())
+        there = [one.volumes for one in found if one.volumes is not None]
         with (
             keep_archives(there, catalog_url=catalog_url()),
             VerifyRun(options, catalog_url=catalog_url()) as run,
             stop_on_signal(run.request_cancel),
             Screen.current() as screen,
         ):
-            return final_state(_verify(run, found, job, screen))
+            return final_state(_verify(run, found, job or ", ".join(archives), screen))
     except PyBakError as error:
         get_run_logger().error("%s", error)
         return error_state(error)
 
 
-class _Lost(NamedTuple):
-    """An archive that could not be found, as it was named, and why."""
-
-    name: str
-    error: PyBakError
-
-
-def _locate(name: str, job: str | None, *, alone: bool) -> VolumeSet | _Lost:
-    name = from_portable(name)
-    try:
-        return locate_archive(name, job=job, catalog_url=catalog_url())
-    except UNREADABLE as error:
-        # One that can't be found must not keep the others from being checked.
-        if alone:
-            raise
-        return _Lost(name, error)
-
-
-def _verify(
-    run: VerifyRun, archives: list[VolumeSet | _Lost], job: str | None, screen: Screen
-) -> Report:
-    names = ", ".join(one.name if isinstance(one, _Lost) else name_of(one) for one in archives)
+def _verify(run: VerifyRun, targets: list[Target], what: str, screen: Screen) -> Report:
     recorder = RunRecorder(
-        catalog_url(), run.run_id, kind="verify", job=job or names,
+        catalog_url(), run.run_id, kind="verify", job=what,
         options=run.options.model_dump(), now=run.started_at,
     )  # fmt: skip
     with failure_recorded(recorder, screen):
         report = run.report(
             [
-                run.unreadable(one.name, number, one.error)
-                if isinstance(one, _Lost)
-                else _check(run, one, number, screen, alone=len(archives) == 1)
-                for number, one in enumerate(archives)
+                run.unreadable(one.name, number, one.trouble)
+                if one.trouble is not None
+                else _check(run, one, number, screen, alone=len(targets) == 1)
+                for number, one in enumerate(targets)
             ]
         )
     record_metadata(
@@ -135,11 +111,13 @@ def _verify(
 
 
 def _check(
-    run: VerifyRun, archive: VolumeSet, number: int, screen: Screen, *, alone: bool
+    run: VerifyRun, target: Target, number: int, screen: Screen, *, alone: bool
 ) -> ArchiveCheck:
     run.check_cancelled()
+    archive = target.volumes
+    assert archive is not None
     try:
-        plan = plan_verify(run, archive, number)
+        plan = plan_verify(run, archive, number, target.run_id)
     except UNREADABLE as error:
         # One archive that can't be read at all must not keep the others from being checked.
         if alone and not is_damage(error):

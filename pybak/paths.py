@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from pybak.errors import PlanError
+from pybak.portable import from_portable
+from pybak.storage.opening import check_address, is_remote
 
 _NAME_BYTES: Final = 255
 """What Linux and macOS take as one name; a path that isn't there yet is told no sooner."""
@@ -18,9 +20,12 @@ def user_path(text: str) -> Path:
     """Give the absolute path that `text` means, `~` and `~user` expanded; it may not exist.
 
     Afterwards `exists`, `is_dir` and their like work on it without raising.
-    Raises PlanError for an unknown user, a name that is too long, and a path that can't be
-    looked at.
+    Raises PlanError for an unknown user, a name that is too long, a path that can't be looked at,
+    and the address of a storage, also of a kind that there is none of.
     """
+    if is_remote(check_address(text)):
+        raise PlanError(f"{_short(text)}: is in a storage; name a local path, or ./… for a folder")
+    text = from_portable(text)
     try:
         path = Path(text).expanduser().absolute()
     except RuntimeError as error:
@@ -40,6 +45,11 @@ def user_path(text: str) -> Path:
     if too_long:
         raise PlanError(f"{_short(text)}: file name too long; choose another path")
     return path
+
+
+def absolute(path: bytes) -> bytes:
+    """Give an archive's path made absolute; the address of one in a storage stays as it is."""
+    return path if is_remote(path) else os.path.abspath(path)
 
 
 def _short(text: str) -> str:

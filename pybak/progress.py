@@ -50,6 +50,7 @@ SCANNING: Final = "scanning"
 COMPRESSING: Final = "compressing"
 FINISHING: Final = "finishing"
 WRITING: Final = "writing volumes"
+COPYING: Final = "copying"
 
 
 _Name = bytes  # of a file, as on disk; the structs have a field `bytes`
@@ -233,6 +234,11 @@ class ProgressLine:
         self._due = clock()
         self._current: bytes | str | None = None
         self._start(SCANNING, None, None)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether anything is drawn."""
+        return self._enabled
 
     def phase(
         self, name: str, *, total_files: int | None = None, total_bytes: int | None = None

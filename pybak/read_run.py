@@ -15,6 +15,7 @@ from pybak.backup.plan import choose_cluster
 from pybak.errors import Interrupted
 from pybak.formats.archive import Limits
 from pybak.options.read import ReadOptions
+from pybak.paths import absolute
 from pybak.resources import default_workers, usable_cpus
 from pybak.staging import WorkFolder, remove_leftovers
 from pybak.volumes.find import VolumeSet
@@ -36,8 +37,8 @@ def name_of(archive: VolumeSet | Path) -> str:
 
 
 def paths_of(volumes: VolumeSet) -> tuple[bytes, ...]:
-    """Give the absolute paths of an archive's files."""
-    return tuple(os.path.abspath(path) for path in volumes.paths)
+    """Give the absolute paths, or the addresses, of an archive's files."""
+    return tuple(map(absolute, volumes.paths))
 
 
 class ReadRun:

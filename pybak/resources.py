@@ -21,6 +21,8 @@ FLOW_BYTES: Final = 210 << 20
 """What a flow process takes: Prefect, a Dask scheduler, the catalog's libraries."""
 PROCESS_BYTES: Final = 170 << 20
 """What a worker process takes on top, before it reads a byte."""
+HELPER_BYTES: Final = 24 << 20
+"""What a helper process (`pybak.workers`) takes on top."""
 WORKER_BUFFER_BYTES: Final = 56 << 20
 """What one worker holds while it compresses: input, output, and the member's pieces."""
 
@@ -65,10 +67,14 @@ def default_workers(cpus: int, environ: Mapping[str, str] = os.environ) -> int:
 
 @dataclass(frozen=True)
 class Share:
-    """What a run gets: how many workers, and whether there is memory for worker processes."""
+    """What a run gets: how many workers, and whether there is memory for them as processes.
+
+    `processes_fit` is about a cluster's, `helpers_fit` about helper processes.
+    """
 
     workers: int
     processes_fit: bool
+    helpers_fit: bool
 
 
 def share_memory(workers: int, limit_bytes: int | None, *, more_bytes: int = 0) -> Share:
@@ -79,7 +85,7 @@ def share_memory(workers: int, limit_bytes: int | None, *, more_bytes: int = 0) 
     Raises PlanError if not even one thread fits.
     """
     if limit_bytes is None:
-        return Share(workers, processes_fit=True)
+        return Share(workers, processes_fit=True, helpers_fit=True)
     for_workers = limit_bytes - FLOW_BYTES
     for_one = WORKER_BUFFER_BYTES + more_bytes
     fitting = for_workers // for_one
@@ -89,5 +95,8 @@ def share_memory(workers: int, limit_bytes: int | None, *, more_bytes: int = 0) 
             f"--memory-limit {format_size(limit_bytes)}: too little to run; give {least} or more"
         )
     workers = min(workers, fitting)
-    per_process = PROCESS_BYTES + for_one
-    return Share(workers, processes_fit=for_workers >= workers * per_process)
+    return Share(
+        workers,
+        processes_fit=for_workers >= workers * (PROCESS_BYTES + for_one),
+        helpers_fit=for_workers >= workers * (HELPER_BYTES + for_one),
+    )

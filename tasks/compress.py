@@ -6,9 +6,8 @@ from pathlib import Path
 
 from prefect import task
 
-from pybak.backup.compress import compress_batches
 from pybak.backup.plan import Hand
-from pybak.progress import WorkerProgress
+from pybak.workers.compress import compress_hand
 from tasks._password import password_for
 from tasks._settings import PLAIN
 
@@ -19,11 +18,10 @@ def compress(
 ) -> int:
     """Compress the batches `range(start, stop, step)`; give how many.
 
-    Running it again does only what is missing.
+    Where the run has helper processes, one of them does it. Running it again does only what is
+    missing.
     """
-    hand = Hand(start, stop, step)
-    password = password_for(password_block)
-    with WorkerProgress(staging / "progress" / name) as progress:
-        return compress_batches(
-            staging, hand.batches(), password=password, advance=progress.advance
-        )
+    return compress_hand(
+        staging, Hand(start, stop, step), staging / "progress" / name,
+        password=password_for(password_block),
+    )  # fmt: skip

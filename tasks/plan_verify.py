@@ -12,8 +12,11 @@ from tasks._settings import PLAIN
 
 
 @task(task_run_name="plan-verify", **PLAIN)
-def plan_verify(run: VerifyRun, archive: VolumeSet, number: int) -> VerifyPlan:
+def plan_verify(
+    run: VerifyRun, archive: VolumeSet, number: int, run_id: str | None = None
+) -> VerifyPlan:
     """Compare the archive's records with its manifest; plan the batches to read."""
-    plan = run.plan(archive, number, password_for(run.options.password_block))
+    password = password_for(run.options.password_block)
+    plan = run.plan(archive, number, password, run_id=run_id)
     get_run_logger().info("%s", plan.summary())
     return plan

@@ -15,7 +15,7 @@ from sqlalchemy import inspect
 from pybak.catalog.engine import Database
 
 SCHEMAS = Path(__file__).parent / "schemas"
-RELEASED = ("0001", "0002")
+RELEASED = ("0001", "0002", "0003")
 
 
 def is_sqlite(url: str) -> bool:

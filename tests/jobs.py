@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -119,20 +120,25 @@ class Job:
             outcomes.append(finish(plan, password=password))
             return run.report(plan, made, outcomes), target / self.source.name
 
-    def prune(self, **rules: Any) -> PruneReport:
+    def prune(self, *, password: bytes | None = None, **rules: Any) -> PruneReport:
         """Apply a retention policy."""
-        with PruneRun(PruneOptions(**rules), catalog_url=self.url) as run:
+        with PruneRun(PruneOptions(**rules), catalog_url=self.url, password=password) as run:
             return run.report([run.prune(run.plan(self.name))])
 
-    @property
-    def history(self) -> History:
-        """What the catalog knows."""
-        return History(Catalog(self.url).database)
+    @contextmanager
+    def history(self) -> Iterator[History]:
+        """Look at what the catalog knows."""
+        catalog = Catalog(self.url)
+        try:
+            yield History(catalog.database)
+        finally:
+            catalog.close()
 
     @property
     def snapshots(self) -> list[Snapshot]:
         """The snapshots of the job, the oldest first."""
-        return self.history.snapshots(self.name)
+        with self.history() as history:
+            return history.snapshots(self.name)
 
     @property
     def archives(self) -> list[Path]:

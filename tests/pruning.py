@@ -7,14 +7,12 @@ is that they are there, and their sizes.
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy.engine.default import DefaultDialect
+from dying import PRUNE_CHANGES, PRUNE_WRITERS, die_at
 
-from pybak.catalog import removal
 from pybak.catalog.engine import Database
 from pybak.catalog.history import History, Snapshot
 from pybak.catalog.runs import Catalog
@@ -22,8 +20,10 @@ from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot
 from pybak.formats.manifest_reader import FullFact
 from pybak.options import PruneOptions
 from pybak.report import JobPrune
-from pybak.retention import files
 from pybak.retention.run import PruneRun
+from pybak.storage.body import BytesBody
+from pybak.storage.opening import join
+from pybak.storage.protocol import Storage
 from pybak.volumes.model import Volume
 
 T0 = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -63,7 +63,7 @@ class Shelf:
         catalog = Catalog(self.url)
         seq = catalog.begin_run(run_id, kind="backup", job=job, options={}, now=now)
         catalog.close()
-        path = self.folder / (name or f"{job}_{self.days:04d}.zip")
+        name = name or f"{job}_{self.days:04d}.zip"
         end = SnapshotEnd(
             run_id=run_id, job=job, seq=seq, status=status, mode=mode,
             base_run=base.run_id if base else None, base_seq=base.seq if base else None,
@@ -71,8 +71,12 @@ class Shelf:
             finished_at=now + timedelta(minutes=1), counts={}, tags=tags,
         )  # fmt: skip
         archive = StoredArchive(
-            name=str(path), format="zip", encrypted=False, members=len(content), created_at=now,
-            volumes=[self._volume(path, number, volumes) for number in range(volumes)],
+            name=self.path(name), format="zip", encrypted=False, members=len(content),
+            created_at=now,
+            volumes=[
+                self.volume(name if volumes == 1 else f"{name}.{number + 1:03d}")
+                for number in range(volumes)
+            ],
         )  # fmt: skip
         facts = [
             FullFact(path=one, type="f", size=value, mtime_ns=0, mode=0o644, uid=0, gid=0,
@@ -92,10 +96,14 @@ class Shelf:
         (found,) = self.history.find(run_id)
         return found
 
-    def _volume(self, path: Path, number: int, volumes: int) -> Volume:
-        if volumes > 1:
-            path = path.with_name(f"{path.name}.{number + 1:03d}")
-        path.write_bytes(b"x" * (1000 + len(path.name)))
+    def path(self, name: str) -> str:
+        """Give what people call an archive."""
+        return str(self.folder / name)
+
+    def volume(self, name: str) -> Volume:
+        """Make a file of an archive."""
+        path = self.folder / name
+        path.write_bytes(content_of(name))
         return Volume(uri=path.as_uri(), size=path.stat().st_size, sha256="0" * 64)
 
     def run(self, **rules: object) -> PruneRun:
@@ -125,10 +133,13 @@ class Shelf:
             archive = archives[version.archive_id]
             assert not archive.is_leaving
             for volume in archive.volumes:
-                path = Path(volume.uri.removeprefix("file://"))
-                assert path.stat().st_size == volume.size
+                assert self.size(volume.uri) == volume.size
             found[version.path.decode()] = version.size
         return found
+
+    def size(self, uri: str) -> int:
+        """Give the size of a file, which must be there."""
+        return Path(uri.removeprefix("file://")).stat().st_size
 
     def counts(self) -> dict[str, int]:
         """Count the rows of each table that a prune takes rows from."""
@@ -137,6 +148,38 @@ class Shelf:
                 table: connection.exec_driver_sql(f"SELECT COUNT(*) FROM {table}").scalar_one()
                 for table in ("archive", "volume", "file_version")
             }
+
+
+def content_of(name: str) -> bytes:
+    """Give what a file of an archive holds."""
+    return b"x" * (1000 + len(name))
+
+
+class StoredShelf(Shelf):
+    """Archives in a storage; `folder` is there for others."""
+
+    def __init__(self, storage: Storage, folder: Path, url: str) -> None:
+        super().__init__(folder, url)
+        self.storage = storage
+
+    def path(self, name: str) -> str:
+        """Give an address."""
+        return join(self.storage.address, name)
+
+    def volume(self, name: str) -> Volume:
+        """Put a file into the storage."""
+        size = self.storage.put(name, BytesBody(content_of(name))).size
+        return Volume(uri=self.path(name), size=size, sha256="0" * 64)
+
+    def files(self) -> list[str]:
+        """List what is there by now."""
+        return sorted(found.name for found in self.storage.list())
+
+    def size(self, uri: str) -> int:
+        """Give the size of a file, which must be there."""
+        found = self.storage.stat(uri.removeprefix(f"{self.storage.address}/"))
+        assert found is not None, uri
+        return found.size
 
 
 def names(*numbers: int, job: str = "docs") -> list[str]:
@@ -148,40 +191,4 @@ def killed_at(shelf: Shelf, step: int) -> None:
 
     They are: the commit of the mark, each file, the commit of the end.
     """
-    left = step
-    is_writing = False
-
-    def count() -> None:
-        nonlocal left
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-        left -= 1
-
-    def before(name: str, module: object, act: Callable[[], None]) -> None:
-        original: Callable[..., object] = getattr(module, name)
-
-        def wrapper(*given: object, **more: object) -> object:
-            act()
-            return original(*given, **more)
-
-        setattr(module, name, wrapper)
-
-    def begin() -> None:
-        nonlocal is_writing
-        is_writing = True
-
-    def commit() -> None:
-        nonlocal is_writing
-        if is_writing:
-            count()
-        is_writing = False
-
-    try:
-        before("mark_deleting", removal, begin)
-        before("finish_removal", removal, begin)
-        before("do_commit", DefaultDialect, commit)
-        before("_unlink", files, count)
-        shelf.prune(keep_last=1)
-        os.kill(os.getpid(), signal.SIGKILL)
-    finally:
-        os._exit(1)
+    die_at(step, lambda: shelf.prune(keep_last=1), changes=PRUNE_CHANGES, writers=PRUNE_WRITERS)

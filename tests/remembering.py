@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from backing_up import Outcome, back_up
 
-from pybak.backup.base import ArchiveFacts, Digest, Lineage, State, is_racy
+from pybak.backup.base import ArchiveFacts, Digest, Lineage, State, Stored, is_racy
+from pybak.backup.gone import WITHOUT_DISK
 from pybak.backup.run import BackupRun
-from pybak.entries import FOLDER
+from pybak.entries import FILE, FOLDER
+from pybak.formats.manifest import Reference
 from pybak.formats.manifest_reader import FullFact, Manifest, read_whole_manifest
 from pybak.report import BackupReport
 
@@ -27,10 +29,12 @@ class Remembered:
     started_at: datetime
     full_run: str
     full_started_at: datetime
-    members: dict[bytes, tuple[FullFact, int, ArchiveFacts]]
+    members: dict[bytes, tuple[FullFact | Reference, int, ArchiveFacts]]
     runs_since_full: int = 0
     gone: set[bytes] = field(default_factory=set)
     errors: list[tuple[str, str]] = field(default_factory=list)
+    emptied: list[str] = field(default_factory=list)
+    runs: dict[str, str] = field(default_factory=dict)
 
     def states(self) -> Iterator[tuple[bytes, State]]:
         for ident, (name, (fact, recorded, _)) in enumerate(self.members.items()):
@@ -45,10 +49,43 @@ class Remembered:
 
     def digests(self, idents: Sequence[int]) -> Mapping[int, Digest]:
         facts = [fact for fact, _, _ in self.members.values()]
-        return {
-            number: (facts[number].sha256, [(p.size, p.sha256) for p in facts[number].parts])
-            for number in idents
-        }
+        return {number: (facts[number].sha256, _pairs(facts[number])) for number in idents}
+
+    def contents(self, sizes: Collection[int]) -> Iterator[Stored]:
+        for name, (fact, _, archive) in sorted(self.members.items()):
+            if fact.type == FILE and fact.size in sizes and not fact.changed:
+                digest = (fact.sha256, _pairs(fact))
+                yield Stored(fact.size, digest, self.runs[archive.name], self._member(name)[1])
+
+    def other_versions(self, older: Remembered) -> Iterator[tuple[bytes, State | None]]:
+        before = dict(older.states())
+        for name in self.members.keys() | older.members.keys():
+            if self.members.get(name) is not older.members.get(name):
+                yield name, before.get(name)
+
+    def references(self, names: Iterable[bytes]) -> Iterator[Reference]:
+        for name in names:
+            if name in self.members:
+                fact, _, archive = self.members[name]
+                yield Reference(
+                    path=os.fsdecode(name), type=fact.type, size=fact.size, mtime_ns=fact.mtime_ns,
+                    ctime_ns=fact.ctime_ns, inode=fact.inode, mode=fact.mode, uid=fact.uid,
+                    gid=fact.gid, run=self.runs[archive.name], sha256=fact.sha256,
+                    member=fact.member if isinstance(fact, Reference) else None,
+                    parts=_pairs(fact), changed=fact.changed, dev=fact.dev,
+                )  # fmt: skip
+
+    def archive_names(self) -> Mapping[str, str]:
+        return {run: os.path.basename(name) for name, run in self.runs.items()}
+
+    def without_disk(self) -> Iterator[str]:
+        return iter(self.emptied)
+
+    def _member(self, name: bytes) -> tuple[ArchiveFacts, bytes]:
+        """Give where the content of a member is."""
+        fact, _, archive = self.members[name]
+        member = fact.member if isinstance(fact, Reference) else None
+        return archive, name if member is None else os.fsencode(member)
 
     def gone_since_full(self) -> Iterable[bytes]:
         return iter(self.gone)
@@ -70,6 +107,8 @@ class Memory:
         self.snapshots: list[Remembered] = []
         self.runs = 0
         self.outcomes: dict[str, Outcome] = {}
+        self.runs_of_archives: dict[str, str] = {}
+        self.facts: dict[str, ArchiveFacts] = {}
 
     def base(self, mode: str) -> Remembered | None:
         full = [number for number, one in enumerate(self.snapshots) if one.mode == "full"]
@@ -107,7 +146,8 @@ class Memory:
         if manifests:
             files = [(os.fspath(file), file.stat().st_size) for file in done.files]
             self.outcomes[str(done.path)] = done
-            self.remember(manifests[0], starts[0], ArchiveFacts(str(done.path), tuple(files)))
+            facts = ArchiveFacts(str(done.path), tuple(files), done.report.encrypted)
+            self.remember(manifests[0], starts[0], facts)
         return done
 
     def remember(
@@ -125,34 +165,50 @@ class Memory:
             name: known for name, known in kept.items() if name not in gone and name not in records
         }
         members |= {name: (fact, started_ns, archive) for name, fact in records.items()}
+        by_run = {run: name for name, run in self.runs_of_archives.items()}
+        for one in manifest.references:
+            facts = self.facts[by_run[one.run]]
+            members[os.fsencode(one.path)] = (one, started_ns, facts)
+        self.runs_of_archives[archive.name] = head.run_id
+        self.facts[archive.name] = archive
         full = head.run_id if before is None else before.full_run
         assert head.full_run == (None if before is None else full)
         self.snapshots.append(
             Remembered(
                 head.run_id, head.seq or 0, head.mode, started_at, full,
-                started_at if before is None else before.full_started_at, members, 0, gone,
-                [(path, code) for path, code, _ in manifest.errors],
+                started_at if before is None else before.full_started_at, members,
+                0, gone, [(path, code) for path, code, _ in manifest.errors],
+                [path for path, _, message in manifest.errors if message == WITHOUT_DISK],
+                self.runs_of_archives,
             )
         )  # fmt: skip
 
     def contents(self) -> dict[str, bytes | None]:
         """Give the newest snapshot's files with content and folders (None), from its archives."""
         found: dict[str, bytes | None] = {}
-        needed = {archive.name for _, _, archive in self.snapshots[-1].members.values()}
+        newest = self.snapshots[-1]
+        needed = {archive.name for _, _, archive in newest.members.values()}
         read = {name: self.outcomes[name].contents for name in needed}
-        for name, (fact, _, archive) in self.snapshots[-1].members.items():
+        for name, (fact, _, archive) in newest.members.items():
             text = os.fsdecode(name)
             if fact.type == FOLDER:
                 found[text] = None
                 assert text + "/" in read[archive.name]
             else:
-                found[text] = read[archive.name][text]
+                found[text] = read[archive.name][os.fsdecode(newest._member(name)[1])]
         return found
 
     @property
     def names(self) -> set[bytes]:
         """The members of the newest snapshot."""
         return set(self.snapshots[-1].members)
+
+
+def _pairs(fact: FullFact | Reference) -> list[tuple[int, str]]:
+    """Give size and digest of each part."""
+    if isinstance(fact, Reference):
+        return fact.parts
+    return [(part.size, part.sha256) for part in fact.parts]
 
 
 def on_disk(*tops: Path) -> dict[str, bytes | None]:

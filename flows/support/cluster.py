@@ -7,8 +7,10 @@ started threads are used, and where threads can't, the flow calls its tasks itse
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, cast
@@ -16,7 +18,7 @@ from typing import Any, NamedTuple, cast
 from prefect.task_runners import TaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
-from pybak.backup.plan import PROCESSES, THREADS
+from pybak.backup.plan import HELPERS, PROCESSES, THREADS
 from pybak.errors import PyBakError
 
 _PRELOAD = (
@@ -36,6 +38,7 @@ _DASK_SETTINGS = {
     "distributed.admin.tick.limit": "60s",
     "distributed.admin.system-monitor.interval": "10s",
 }
+_GREETING_SECONDS = 5
 _WORKERS_SECONDS = 10
 _log = logging.getLogger("pybak.cluster")
 
@@ -45,7 +48,10 @@ class ClusterError(PyBakError):
 
 
 class Choice(NamedTuple):
-    """`kind` is `threads`, `processes` or the address of a scheduler."""
+    """`kind` is `threads`, `helpers`, `processes` or the address of a scheduler.
+
+    With helpers the cluster itself has threads, one a helper (`flows.support.fan_out`).
+    """
 
     kind: str
     workers: int
@@ -70,7 +76,7 @@ def dask_runner() -> TaskRunner[Any]:
 def start_cluster() -> AbstractContextManager[Any]:
     """Start or reach the chosen cluster. Raises ClusterError if none can be had."""
     choice = _choice.get(Choice(THREADS, 1))
-    if choice.kind not in (THREADS, PROCESSES):
+    if choice.kind not in (THREADS, HELPERS, PROCESSES):
         return _ExistingCluster(choice.kind)
     if choice.kind == PROCESSES:
         try:
@@ -136,6 +142,7 @@ class _ExistingCluster:
         import distributed
 
         try:
+            _greet(self._address)
             with distributed.Client(self._address, timeout=5, set_as_default=False) as client:
                 client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
         except TimeoutError as error:
@@ -150,3 +157,24 @@ class _ExistingCluster:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+def _greet(address: str) -> None:
+    """See that a scheduler answers; its client would wait for ever for one that is silent.
+
+    Raises OSError and ValueError.
+    """
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    async def greet() -> None:
+        secrets = Security().get_connection_args("client")
+        async with asyncio.timeout(_GREETING_SECONDS):
+            comm = await connect(address, **secrets)
+        comm.abort()
+
+    with ThreadPoolExecutor(1) as pool:  # whoever runs the flow may have a loop in this thread
+        try:
+            pool.submit(lambda: asyncio.run(greet())).result()
+        except TimeoutError as error:
+            raise OSError("no answer") from error

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from flows.support.session import run_flow
 from pybak import cli
 from pybak.errors import ExitCode, PlanError
-from pybak.locate import locate_archive, portable_name
 from pybak.paths import user_path
 from pybak.portable import to_portable
+from pybak.storage.opening import is_remote
 
 if TYPE_CHECKING:
     from typing import Any
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from pybak.restore.snapshot import Share
-    from pybak.volumes.find import VolumeSet
 
 
 def backup_command() -> int:
@@ -31,8 +30,13 @@ def backup_command() -> int:
 
 
 def _backup(request: cli.BackupRequest) -> int:
-    if request.options.dry_run:
-        return _plan_backup(request)
+    from pybak.report.failure import failing_as
+
+    with failing_as(job=request.job, mode=request.options.mode):
+        return _plan_backup(request) if request.options.dry_run else _run_backup(request)
+
+
+def _run_backup(request: cli.BackupRequest) -> int:
     _settled(request.password, request.view, is_new=True)
 
     def load() -> Flow[..., State[Any]]:
@@ -40,13 +44,14 @@ def _backup(request: cli.BackupRequest) -> int:
 
         return backup
 
+    also_to = [to_portable(place) for place in request.options.also_to]
     report = run_flow(
         load,
         {
             "sources": [to_portable(str(Path(source).absolute())) for source in request.sources],
             "to": to_portable(request.to) if request.to else None,
             "job": request.job,
-            "options": request.options,
+            "options": request.options.model_copy(update={"also_to": also_to}),
             "output": to_portable(request.output) if request.output else None,
         },
         request.view,
@@ -66,7 +71,8 @@ def _plan_backup(request: cli.BackupRequest) -> int:
         tempfile.TemporaryDirectory(prefix="pybak-plan-") as scratch,
         BackupRun(
             request.sources, output=request.output, to=request.to, job=request.job,
-            options=request.options, scratch=Path(scratch), encrypted=bool(request.password),
+            options=request.options, password=request.password.value, scratch=Path(scratch),
+            encrypted=bool(request.password),
         ) as run,
         history_to_look_at(lambda text: cli.print_error(f"warning: {text}")) as history,
     ):  # fmt: skip
@@ -172,8 +178,13 @@ def verify_command() -> int:
 
 
 def _verify(request: cli.VerifyRequest) -> int:
-    alone = len(request.archives) == 1
-    names = [_portable(name, request.job, alone=alone) for name in request.archives]
+    from pybak.home import catalog_url
+    from pybak.verify.targets import find_targets, lasting_name
+
+    url = catalog_url()
+    # Before a server is started for nothing.
+    find_targets(request.archives, job=request.job, catalog_url=url)
+    names = [lasting_name(one, job=request.job, catalog_url=url) for one in request.archives]
     _settled(request.password, request.view, is_new=False)
 
     def load() -> Flow[..., State[Any]]:
@@ -198,9 +209,12 @@ def _prune(request: cli.PruneRequest) -> int:
     from pybak.home import catalog_url
     from pybak.retention.run import PruneRun
 
-    with PruneRun(request.options, catalog_url=catalog_url()) as run:
+    url = catalog_url()
+    with PruneRun(request.options, catalog_url=url) as run:
         jobs = run.jobs(request.job)  # before a server is started for nothing
-        if request.options.dry_run:
+    password = _settled(request.password, request.view, is_new=False)
+    if request.options.dry_run:
+        with PruneRun(request.options, catalog_url=url, password=_secret(password)) as run:
             return cli.emit(run.rehearse(jobs), request.view)
 
     def load() -> Flow[..., State[Any]]:
@@ -233,7 +247,10 @@ def _rebuild(request: cli.RebuildRequest) -> int:
         return rebuild
 
     parameters = {
-        "destinations": [to_portable(str(user_path(name))) for name in request.destinations],
+        "destinations": [
+            to_portable(name if is_remote(name) else str(user_path(name)))
+            for name in request.destinations
+        ],
         "options": request.options,
     }
     return cli.emit(run_flow(load, parameters, request.view), request.view)
@@ -262,20 +279,35 @@ def _drill(request: cli.DrillRequest) -> int:
     return cli.emit(run_flow(load, parameters, request.view), request.view)
 
 
-def _portable(which: str, job: str | None, *, alone: bool) -> str:
-    """Give the flow's name of an archive; one that is not there is told beside the others."""
-    from pybak.verify.run import UNREADABLE
-
-    try:
-        return portable_name(_archive(which, job))
-    except UNREADABLE:
-        if alone:
-            raise
-        return to_portable(which)
+def transfer_command() -> int:
+    """Run `python flows/transfer.py`; give the exit code."""
+    return cli.main(cli.transfer_command(_transfer))
 
 
-def _archive(which: str, job: str | None) -> VolumeSet:
-    """Find the archive before a server is started for nothing."""
+def _transfer(request: cli.TransferRequest) -> int:
     from pybak.home import catalog_url
+    from pybak.transfer.find import lasting_names
+    from pybak.transfer.run import TransferRun
 
-    return locate_archive(which, job=job, catalog_url=catalog_url())
+    url = catalog_url()
+    with TransferRun(
+        request.archives, request.to, request.options, job=request.job, catalog_url=url
+    ) as run:
+        sources = run.find()  # before a server is started for nothing
+        if request.options.dry_run:
+            return cli.emit(run.rehearse(sources), request.view)
+        to = run.to
+    names = lasting_names(request.archives, sources, job=request.job, catalog_url=url)
+
+    def load() -> Flow[..., State[Any]]:
+        from flows.transfer import transfer
+
+        return transfer
+
+    parameters = {
+        "archives": [to_portable(name) for name in names],
+        "to": to_portable(to),
+        "job": request.job,
+        "options": request.options,
+    }
+    return cli.emit(run_flow(load, parameters, request.view), request.view)

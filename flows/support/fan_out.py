@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from prefect import Task, get_run_logger
@@ -10,12 +13,14 @@ from prefect.context import SettingsContext, get_settings_context
 
 from flows.support.cluster import ClusterError, choose
 from flows.support.screen import Screen
-from pybak.backup.plan import DIRECT
+from pybak.backup.plan import DIRECT, HELPERS
 from pybak.errors import Interrupted, PyBakError
+from pybak.workers.pool import HelpersUnavailableError, helping
 
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 3.0
+_LOST = "scheduler-connection-lost"  # Dask's word
 
 
 class WorkerError(PyBakError):
@@ -31,16 +36,58 @@ def fan_out(
     on_failure: Callable[[], None],
     is_stopping: Callable[[], bool],
     screen: Screen,
+    on_result: Callable[[int, _Result], None] = lambda _number, _result: None,
 ) -> list[_Result]:
     """Run `task` once for each of `calls` (keyword arguments), side by side.
 
-    With `cluster` "direct" the task is called here, one after the other. `on_failure` is called
-    at the first failure, to stop what still runs; the first failure is raised when all are done.
+    With `cluster` "direct" the task is called here, one after the other; with "helpers" there
+    are helper processes meanwhile, which a task that knows them finds. `on_failure` is called at
+    the first failure, to stop what still runs; the first failure is raised when all are done.
     Once `is_stopping` says so, tasks get a few seconds to end by themselves; those that don't
-    (they wait for a worker, or it is gone) are cancelled.
+    (they wait for a worker, or it is gone) are cancelled. `on_result` is called for each call, by
+    its number and in that order.
     """
     if cluster == DIRECT:
-        return [_direct(task, call, on_failure) for call in calls]
+        return [
+            _direct(task, call, on_failure, partial(on_result, number))
+            for number, call in enumerate(calls)
+        ]
+    with _helpers(cluster, workers, screen):
+        return _by_cluster(
+            task, calls, cluster=cluster, workers=workers, on_failure=on_failure,
+            is_stopping=is_stopping, screen=screen, on_result=on_result,
+        )  # fmt: skip
+
+
+@contextmanager
+def _helpers(cluster: str, workers: int, screen: Screen) -> Iterator[None]:
+    """Have helper processes if they are wanted; where there can't be any, warn and go without."""
+    if cluster != HELPERS:
+        yield
+        return
+    try:
+        pool = helping(workers)
+    except HelpersUnavailableError as error:
+        message = f"{error}; using threads"
+        get_run_logger().warning(message)
+        screen.warn(message)
+        yield
+        return
+    with pool:
+        yield
+
+
+def _by_cluster(
+    task: Task[..., _Result],
+    calls: Sequence[dict[str, Any]],
+    *,
+    cluster: str,
+    workers: int,
+    on_failure: Callable[[], None],
+    is_stopping: Callable[[], bool],
+    screen: Screen,
+    on_result: Callable[[int, _Result], None],
+) -> list[_Result]:
     choose(cluster, workers)
     try:
         with _settings_as_they_are():
@@ -49,13 +96,17 @@ def fan_out(
         message = f"{error}; doing the work in this process"
         get_run_logger().warning(message)
         screen.warn(message)
-        return [_direct(task, call, on_failure) for call in calls]
+        return [
+            _direct(task, call, on_failure, partial(on_result, number))
+            for number, call in enumerate(calls)
+        ]
     results: list[_Result] = []
     failure: BaseException | None = None
-    for future in futures:
+    for number, future in enumerate(futures):
         try:
             _wait(future, is_stopping)
             results.append(future.result())
+            on_result(number, results[-1])
         except Exception as error:
             if failure is None or (isinstance(failure, Interrupted) and _is_ours(error)):
                 failure = error
@@ -64,14 +115,24 @@ def fan_out(
         return results
     if _is_ours(failure):
         raise failure
+    if getattr(failure, "reason", None) == _LOST:  # a cancelled future's
+        raise WorkerError(
+            f"{cluster}: the connection to the Dask scheduler was lost; see that it runs and can "
+            "be reached, and run again"
+        ) from failure
     raise WorkerError(f"a worker failed: {_first_line(failure)}") from failure
 
 
 def _wait(future: Any, is_stopping: Callable[[], bool]) -> None:
-    """Wait until a Dask future is done. Raises Interrupted, and cancels it, if it is stuck."""
+    """Wait until a Dask future is done. Raises Interrupted, and cancels it, if it is stuck.
+
+    Its own `wait` would fetch the result, and if it gives up in the middle of that, Dask has
+    nobody else get it.
+    """
     patience = _PATIENCE_SECONDS
-    while not future.wrapped_future.done():
-        future.wait(timeout=_POLL_SECONDS)
+    is_done = threading.Event()
+    future.wrapped_future.add_done_callback(lambda _: is_done.set())
+    while not (is_done.wait(_POLL_SECONDS) or future.wrapped_future.done()):
         if is_stopping():
             patience -= _POLL_SECONDS
         if patience < 0:
@@ -97,10 +158,14 @@ def _settings_as_they_are() -> _WholeSettings:
 
 
 def _direct(
-    task: Task[..., _Result], call: dict[str, Any], on_failure: Callable[[], None]
+    task: Task[..., _Result],
+    call: dict[str, Any],
+    on_failure: Callable[[], None],
+    on_result: Callable[[_Result], None],
 ) -> _Result:
     try:
         result: _Result = task(**call)
+        on_result(result)
         return result
     except BaseException:
         on_failure()

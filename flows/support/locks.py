@@ -28,7 +28,7 @@ def job_locked(job: str, options: BackupOptions, screen: Screen) -> Iterator[Non
                     wait=waiting_seconds(wait=options.wait, limit=options.wait_limit),
                     catalog_url=catalog_url(),
                     cancelled=asked.is_set,
-                    on_wait=screen.phase,
+                    on_wait=screen.waiting,
                 )
             )
         if lock.problem:

@@ -19,9 +19,10 @@ _REFRESH_SECONDS = 0.2
 class Screen:
     """The live line of one run; a context manager that takes it away at the end."""
 
-    def __init__(self, line: ProgressLine | None) -> None:
-        """Draw on `line`, or nowhere."""
+    def __init__(self, line: ProgressLine | None, *, quiet: bool = False) -> None:
+        """Draw on `line`, or nowhere; with `quiet` only warnings are told."""
         self._line = line
+        self._quiet = quiet
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -56,6 +57,13 @@ class Screen:
         self._stop_following()
         if self._line is not None:
             self._line.phase(name)
+
+    def waiting(self, text: str) -> None:
+        """Say what is waited for; where no line is drawn, as in a log, once and in a line."""
+        if self._line is None or self._line.is_live:
+            self.phase(text)
+        elif not self._quiet:
+            self._line.write(f"pybak: {text}")
 
     def warn(self, text: str) -> None:
         """Say something that does not change how the run ends."""

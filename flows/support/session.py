@@ -41,7 +41,8 @@ def run_flow(
     Prefect is imported while the server starts. Raises the error that ended the flow.
     """
     stop_at_once_on_signal()
-    screen = Screen(ProgressLine(enabled=not (view.quiet or view.json or view.debug)))
+    line = ProgressLine(enabled=not (view.quiet or view.json or view.debug))
+    screen = Screen(line, quiet=view.quiet)
     screen.show()
     with screen, prefect_server(debug=view.debug) as server:
         screen.phase(STARTING)

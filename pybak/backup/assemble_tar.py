@@ -10,14 +10,12 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from pybak.backup.output import Output
-from pybak.backup.plan import Job
-from pybak.backup.segments import LaidDown, PartResult, SegmentIndex
+from pybak.backup.segments import LaidDown, PartResult, Segment, SegmentIndex
 from pybak.entries import FILE, Entry
 from pybak.formats import manifest
 from pybak.formats.deflate import crc32
@@ -33,8 +31,8 @@ _SUBFIELD_HEAD: Final = 4
 class TarBook:
     """Keeps the pieces and the manifest's lines of a tar archive."""
 
-    def __init__(self, job: Job) -> None:
-        self._codec = codec(job.format, job.level)
+    def __init__(self, archive_format: str, level: int) -> None:
+        self._codec = codec(archive_format, level)
         self._pieces: list[Piece] = []
         self._manifest: list[bytes] = []
 
@@ -44,22 +42,26 @@ class TarBook:
 
     def take(self, index: SegmentIndex, at: int) -> None:  # noqa: ARG002 - pieces follow each other
         """Enter a segment of whole members."""
-        self._pieces += index.pieces
-        self._manifest.append(index.manifest)
+        self.enter(index.pieces, index.manifest)
+
+    def enter(self, pieces: Sequence[Piece], lines: bytes) -> None:
+        """Enter pieces that were laid down, with the manifest's lines of what they hold, packed."""
+        self._pieces += pieces
+        self._manifest.append(lines)
 
     def lay_large(
         self,
         name: bytes,
         entry: Entry,
-        segments: Iterator[tuple[SegmentIndex, Path]],
+        segments: Iterator[tuple[SegmentIndex, Segment]],
         output: Output,
     ) -> LaidDown:
         """Lay the parts of one large file down; the first one has its header."""
         pieces: list[Piece] = []
         results: list[PartResult] = []
-        for index, path in segments:
+        for index, segment in segments:
             assert index.part is not None
-            output.append_file(path, index.size, index.sha256)
+            segment.lay(index, output)
             pieces += index.pieces
             results.append(index.part)
         return LaidDown(results, _Ticket(name, entry.size, pieces))
@@ -77,8 +79,7 @@ class TarBook:
                 manifest.Part(part.size, part.stored_size, part.sha256) for part in large.results
             ],
         )  # fmt: skip
-        self._pieces += pieces
-        self._manifest.append(manifest.pack_lines(manifest.pieces_line(pieces) + line))
+        self.enter(pieces, manifest.pack_lines(manifest.pieces_line(pieces) + line))
 
     def end(self, lines: manifest.Ends, output: Output) -> bytes:
         """Write the manifest, the zero blocks, and what ends the stream; give the manifest."""

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from pybak import aes, entries
 from pybak.backup.output import Output
 from pybak.backup.pack_zip import HOLES
-from pybak.backup.plan import Job
-from pybak.backup.segments import LaidDown, Meta, PartResult, SegmentIndex
+from pybak.backup.segments import LaidDown, Meta, PartResult, Segment, SegmentIndex
 from pybak.entries import Entry
 from pybak.formats import manifest
 from pybak.formats import zip_records as zr
 from pybak.formats.deflate import END, crc32, crc32_combine
-from pybak.resources import usable_cpus
 
 # A header made before the sizes are known needs its ZIP64 field if they may reach 4 GiB;
 # deflate grows incompressible data by 5 bytes in 65 535.
@@ -32,9 +29,10 @@ _READ_BYTES: Final = 1 << 20
 class ZipBook:
     """Keeps the central directory and the manifest's lines of a ZIP file."""
 
-    def __init__(self, job: Job, password: bytes | None) -> None:
+    def __init__(self, password: bytes | None, *, threads: int = 1) -> None:
+        """Take the password that members are encrypted with; large ones are by `threads`."""
         self._password = password
-        self._threads = min(job.batches, usable_cpus())
+        self._threads = threads
         self._central: list[bytes] = []
         self._manifest: list[bytes] = []
         self._members = 0
@@ -44,15 +42,20 @@ class ZipBook:
 
     def take(self, index: SegmentIndex, at: int) -> None:
         """Enter a segment of whole members."""
-        self._central.append(zr.shift_central_records(index.central, at))
-        self._manifest.append(index.manifest)
-        self._members += index.members
+        central = zr.shift_central_records(index.central, at)
+        self.enter(central, index.manifest, index.members)
+
+    def enter(self, central: bytes, lines: bytes, members: int) -> None:
+        """Enter members that were laid down: their directory records, and the manifest's lines."""
+        self._central.append(central)
+        self._manifest.append(lines)
+        self._members += members
 
     def lay_large(
         self,
         name: bytes,
         entry: Entry,
-        segments: Iterator[tuple[SegmentIndex, Path]],
+        segments: Iterator[tuple[SegmentIndex, Segment]],
         output: Output,
     ) -> LaidDown:
         """Lay the parts of one large file down behind room for its header."""
@@ -66,8 +69,8 @@ class ZipBook:
         results: list[PartResult] = []
         holes = bool(first[0].lost.get(HOLES))
         if self._password is None:
-            for index, path in _chain(first, segments, results):
-                output.append_file(path, index.size, index.sha256)
+            for index, one in _chain(first, segments, results):
+                one.lay(index, output)
             output.append(END)
         else:
             stream = _contents(_chain(first, segments, results))
@@ -89,9 +92,7 @@ class ZipBook:
                 manifest.Part(part.size, part.stored_size, part.sha256) for part in large.results
             ],
         )  # fmt: skip
-        self._central.append(central)
-        self._manifest.append(manifest.pack_lines(line))
-        self._members += 1
+        self.enter(central, manifest.pack_lines(line), 1)
 
     def end(self, lines: manifest.Ends, output: Output) -> bytes:
         """Write manifest, central directory and end records; give the manifest."""
@@ -105,12 +106,12 @@ class ZipBook:
 
 
 def _chain(
-    first: tuple[SegmentIndex, Path],
-    others: Iterator[tuple[SegmentIndex, Path]],
+    first: tuple[SegmentIndex, Segment],
+    others: Iterator[tuple[SegmentIndex, Segment]],
     results: list[PartResult],
-) -> Iterator[tuple[SegmentIndex, Path]]:
+) -> Iterator[tuple[SegmentIndex, Segment]]:
     """Yield all segments, and put what they say into `results`."""
-    segment: tuple[SegmentIndex, Path] | None = first
+    segment: tuple[SegmentIndex, Segment] | None = first
     while segment is not None:
         assert segment[0].part is not None
         results.append(segment[0].part)
@@ -118,17 +119,17 @@ def _chain(
         segment = next(others, None)
 
 
-def _contents(segments: Iterator[tuple[SegmentIndex, Path]]) -> Iterator[bytes]:
+def _contents(segments: Iterator[tuple[SegmentIndex, Segment]]) -> Iterator[bytes]:
     """Yield the deflate stream that segments make, and delete them."""
-    for index, path in segments:
+    for index, segment in segments:
         size = 0
-        with path.open("rb") as content:
+        with segment.path.open("rb") as content:
             while block := content.read(_READ_BYTES):
                 size += len(block)
                 yield block
         if size != index.size:
             raise OSError(f"a segment of {index.size} bytes holds {size}")
-        path.unlink()
+        segment.path.unlink()
     yield END
 
 

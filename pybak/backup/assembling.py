@@ -52,6 +52,7 @@ class Assembling:
         self._thread.join()
         self.check()
         if staging.is_cancelled(self._folder):
+            self._assembler.check()
             raise Interrupted("stopped on request")
         users, groups = owners
         return self._assembler.finish(header, users=users, groups=groups, conclude=conclude)
@@ -68,6 +69,10 @@ class Assembling:
         self._no_more.set()
         self._thread.join()
         self._assembler.close()
-        if isinstance(error, Interrupted) and self._error is not None:
-            # Nobody asked to stop: it was this error that called the workers off.
-            raise self._error from error
+        if isinstance(error, Interrupted):
+            # Perhaps nobody asked to stop: an error of ours calls the workers off too.
+            try:
+                self.check()
+                self._assembler.check()
+            except BaseException as own:
+                raise own from error

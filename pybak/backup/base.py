@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
@@ -23,6 +24,7 @@ from pybak.entries import (
     SOCKET,
     UNKNOWN,
 )
+from pybak.formats.manifest import Reference
 
 TICK_NS: Final = 20_000_000
 """How far a file system's clock may be behind the run's own: two ticks of 100 Hz."""
@@ -44,6 +46,8 @@ IDENTITY: Final = struct.Struct("<BQqqQ")
 """Kind, size, mtime, ctime, inode: what differs in a changed file. A packed state begins so."""
 _STATE: Final = struct.Struct("<BQqqQQHIIqB")
 _CHANGED, _RACY = 1, 2
+SINCE: Final = 4
+"""The flag, in the last byte, of a state that another snapshot does not have."""
 _MOST: Final = (1 << 63) - 1
 _MASK64: Final = (1 << 64) - 1
 _MASK32: Final = (1 << 32) - 1
@@ -81,17 +85,36 @@ Of a sparse file in a tar archive the digests are of its data alone.
 """
 
 
+class Stored(NamedTuple):
+    """A file's content in an archive: its size in bytes, its digest, the run and the member."""
+
+    size: int
+    digest: Digest
+    run_id: str
+    member: bytes
+
+
 class ArchiveFacts(NamedTuple):
-    """An archive that a snapshot needs: its name, and path and size of each of its files."""
+    """An archive that a snapshot needs: its name, and path and size of each of its files.
+
+    `copies` are those of its further places.
+    """
 
     name: str
     volumes: Sequence[tuple[str, int]]
+    encrypted: bool = False
+    copies: Sequence[Sequence[tuple[str, int]]] = ()
+
+    @property
+    def places(self) -> Sequence[Sequence[tuple[str, int]]]:
+        """Its files in each place, the first place first."""
+        return (self.volumes, *self.copies)
 
 
 class Lineage(NamedTuple):
     """The runs that a snapshot goes back to, from its base to the full one, nearest first.
 
-    `needs` are those of them whose archives hold members of it.
+    `needs` are the runs whose archives hold members of it.
     """
 
     bases: Sequence[str]
@@ -140,14 +163,32 @@ class Base(Protocol):
     def digests(self, idents: Sequence[int]) -> Mapping[int, Digest]:
         """Give the digests of these files; one that has none may be left out."""
 
+    def contents(self, sizes: AbstractSet[int]) -> Iterable[Stored]:
+        """Yield the contents of the files that have one of these sizes, by name."""
+
+    def other_versions(self, older: Base) -> Iterable[tuple[bytes, State | None]]:
+        """Yield each member of which another snapshot has another version, or no version at all.
+
+        Also those that it alone has. With the name comes what it knows of the member.
+        """
+
+    def references(self, names: Iterable[bytes]) -> Iterable[Reference]:
+        """Yield what a later snapshot says that has these members as this one has them."""
+
+    def archive_names(self) -> Mapping[str, str]:
+        """Give by run what the archives of the job are called, without their folders."""
+
     def gone_since_full(self) -> Iterable[bytes]:
         """Yield each name that an archive since the full run holds and the snapshot lacks."""
 
     def archives(self) -> Sequence[ArchiveFacts]:
-        """Give the archives that hold the snapshot's content."""
+        """Give the archives that hold the snapshot's content, the newest last."""
 
     def failures(self) -> Iterable[tuple[str, str]]:
         """Yield path and code of what the run that made the snapshot could not save."""
+
+    def without_disk(self) -> Iterable[str]:
+        """Yield the folders that were told to be mount points without their disks."""
 
     def lineage(self, replaced: Iterable[bytes]) -> Lineage | None:
         """Give what a new snapshot goes back to that has all of this one but these members.

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
-from urllib.parse import unquote_to_bytes
 
-from pybak.backup.base import TICK_NS, ArchiveFacts, Base, Digest, Lineage, State
+from pybak.backup.base import TICK_NS, ArchiveFacts, Base, Digest, Lineage, State, Stored
+from pybak.backup.gone import WITHOUT_DISK
 from pybak.backup.mode import DIFFERENTIAL
+from pybak.catalog import history as catalog
+from pybak.catalog import references
+from pybak.catalog.copies import places
 from pybak.catalog.failures import CatalogError
 from pybak.catalog.history import History, Snapshot
 from pybak.catalog.lineage import ancestors, rows_by_run, runs_since
+from pybak.formats.manifest import Reference
+from pybak.portable import from_portable
+from pybak.problems import SOURCE_MISSING
 
 _SECOND_NS = 1_000_000_000
-_FILE_SCHEME = "file://"
 _ALWAYS = 0
 """The start of a run whose row is gone: what it recorded is taken for racy, and so read again."""
 
@@ -77,6 +82,7 @@ class CatalogBase:
         self.full_run = full.run_id
         self.full_started_at: datetime = full.started_at
         self.runs_since_full = runs_since_full
+        self._archives: Sequence[ArchiveFacts] | None = None
 
     def states(self) -> Iterator[tuple[bytes, State]]:
         """Yield every member of the snapshot with what is known of it."""
@@ -99,21 +105,53 @@ class CatalogBase:
         """Give the digests of these files."""
         return self._history.digests(idents)
 
+    def contents(self, sizes: AbstractSet[int]) -> Iterator[Stored]:
+        """Yield the contents of the files that have one of these sizes."""
+        for found in references.contents(self._history.database, self._snapshot, sizes):
+            yield Stored(*found)
+
+    def other_versions(self, older: Base) -> Iterator[tuple[bytes, State | None]]:
+        """Yield each member of which `older` has another version, with what it knows of that."""
+        assert isinstance(older, CatalogBase)
+        database = self._history.database
+        for name, row in references.other_versions(database, self._snapshot, older._snapshot):
+            if row is None:
+                yield name, None
+            else:
+                *state, changed = row
+                yield name, (*state, bool(changed), False, 0)
+
+    def references(self, names: Iterable[bytes]) -> Iterator[Reference]:
+        """Yield what a later snapshot says that has these members as this one has them."""
+        return references.references(self._history.database, self._snapshot, names)
+
+    def archive_names(self) -> Mapping[str, str]:
+        """Give by run what the archives of the job are called, without their folders."""
+        try:
+            return references.archive_names(self._history.database, self._snapshot.job)
+        except CatalogError:
+            return {}  # runs are named as well
+
     def failures(self) -> Iterator[tuple[str, str]]:
         """Yield path and code of what the run that made the snapshot could not save."""
         for error in self._history.errors(self.run_id):
             yield error.path, error.code
+
+    def without_disk(self) -> Iterator[str]:
+        """Yield the folders that were told to be mount points without their disks."""
+        for error in self._history.errors(self.run_id):
+            if error.code == SOURCE_MISSING and error.message == WITHOUT_DISK:
+                yield error.path
 
     def gone_since_full(self) -> Iterator[bytes]:
         """Yield each name that an archive since the full run holds and the snapshot lacks."""
         return self._history.gone_since(self._full.seq, self._snapshot)
 
     def archives(self) -> Sequence[ArchiveFacts]:
-        """Give the archives that hold the snapshot's content."""
-        return [
-            ArchiveFacts(facts.name, [(_path(one.uri), one.size) for one in facts.volumes])
-            for facts in self._history.archives(self._snapshot)
-        ]
+        """Give the archives that the snapshot needs, the newest last."""
+        if self._archives is None:
+            self._archives = [_facts(facts) for facts in self._history.archives(self._snapshot)]
+        return self._archives
 
     def lineage(self, replaced: Iterable[bytes]) -> Lineage | None:
         """Give what a snapshot goes back to that has all but these members; None if it fails."""
@@ -127,5 +165,10 @@ class CatalogBase:
         return Lineage(bases, [run for run, count in rows.items() if count > taken.get(run, 0)])
 
 
-def _path(uri: str) -> str:
-    return os.fsdecode(unquote_to_bytes(uri.removeprefix(_FILE_SCHEME)))
+def _facts(archive: catalog.ArchiveFacts) -> ArchiveFacts:
+    """Give what a backup needs to know of an archive of the catalog."""
+    first, *copies = (
+        [(from_portable(volume.uri), volume.size) for volume in place.volumes]
+        for place in places(archive, with_leaving=False)
+    )
+    return ArchiveFacts(archive.name, first, archive.encrypted, copies)

@@ -6,14 +6,16 @@ content decides. A folder has changed when its mode or owner did; when only its 
 *touched*: it goes into an archive that is written anyhow, but is no reason to write one.
 
 Entries are compared in one pass, which gives each a verdict of one byte; a second one picks those
-that go into the archive. So memory holds the base and a byte an entry.
+that go into the archive. So memory holds the base and a byte an entry. Where an older snapshot is
+asked about besides, the verdicts on it follow from these and from what the two have in two
+versions.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,82 +24,54 @@ import msgspec
 from pybak.backup.base import (
     IDENTITY,
     KIND_CODES,
+    SINCE,
     Base,
-    Known,
-    clamped,
+    pack_state,
     pack_states,
     unpack_state,
 )
 from pybak.backup.content import failure_of, same_contents
+from pybak.backup.dedupe import refer_to_stored
 from pybak.backup.filter import Filtered
 from pybak.backup.gone import Guarded, holders, unmounted
 from pybak.backup.names import write_names
-from pybak.entries import FILE, FOLDER, HARD_LINK, Entry, EntryWriter, Root, read_entries
+from pybak.backup.references import ReferenceWriter
+from pybak.backup.selection import Picked, Selection, has_changes
+from pybak.backup.verdicts import (
+    CHANGED,
+    CHECK,
+    FAILING_CHANGED,
+    FAILING_NEW,
+    FOLLOW,
+    MASK64,
+    NEW,
+    UNCHANGED,
+    How,
+    judge,
+    judge_folder,
+)
+from pybak.entries import FILE, FOLDER, Entry, Root, read_entries
 from pybak.problems import CHANGED as CHANGED_CODE
 from pybak.problems import Problem
 
-UNCHANGED: Final = 0
-NEW: Final = 1
-CHANGED: Final = 2
-TOUCHED: Final = 3
-FAILING_NEW: Final = 4
-FAILING_CHANGED: Final = 5
-"""It could not be read by the run that made the base, and can't be now."""
-_CHECK: Final = 6
-_FOLLOW: Final = 7
-"""Another name of a file that decides for it."""
-
 _CHECKED_AT_ONCE: Final = 1000
 _LOOK_EVERY: Final = 10_000
-_MASK64: Final = (1 << 64) - 1
-
-
-class How(NamedTuple):
-    """What counts as a change."""
-
-    ignore_ctime: bool = False
-    ignore_inode: bool = False
-    by_content: bool = False
-    allow_empty: bool = False
-
-
 _BY_STATE: Final = How()
 
 
-class Selection(msgspec.Struct, frozen=True):
-    """What of a run's files goes into its archive, and what the comparison counted.
+class Seen(NamedTuple):
+    """What a run met before its files are compared.
 
-    `entries` are for the archive: `files` of them (all but folders), `folders`, and `total_bytes`
-    of regular files. `new`, `changed`, `unchanged`, `failing` count files, `gone` those that the
-    base had; `is_empty` tells that there is no reason to write an archive. `problems` are what the
-    comparison found wrong, `bytes_read` what it read.
-
-    Four files have names (`pybak.backup.names`): `changed_names` the files that the base has in
-    another version, `gone_names` what the base has and is gone, `earlier_names` what was gone
-    before since the full run and still is, `returned_names` what was so and is new now.
+    `guarded` are the names below which nothing is gone, as the walk could not look there; those
+    from which a disk was taken away are added. `failures` are path and code of what the base's run
+    could not save, `problems` what is told of the comparison in any case. `is_forced` says that an
+    archive is written even without a change.
     """
 
-    entries: Path
-    files: int
-    folders: int
-    total_bytes: int
-    new: int
-    changed: int = 0
-    unchanged: int = 0
-    failing: int = 0
-    gone: int = 0
-    is_empty: bool = False
-    changed_names: Path | None = None
-    gone_names: Path | None = None
-    earlier_names: Path | None = None
-    returned_names: Path | None = None
-    problems: tuple[Problem, ...] = ()
-    bytes_read: int = 0
-
-
-def select_all(kept: Filtered) -> Selection:
-    """Select everything, as a full run does."""
-    return Selection(kept.entries, kept.files, kept.folders, kept.total_bytes, new=kept.files)
+    guarded: Guarded | None = None
+    failures: Mapping[str, str] = {}
+    problems: Sequence[Problem] = ()
+    is_forced: bool = False
 
 
 def select_changes(
@@ -106,26 +80,23 @@ def select_changes(
     base: Base,
     folder: Path,
     *,
+    older: Base | None = None,
     how: How = _BY_STATE,
-    guarded: Guarded | None = None,
-    failures: Mapping[str, str] | None = None,
-    is_forced: bool = False,
+    seen: Seen | None = None,
     threads: int = 1,
     stop: Callable[[], object] = lambda: None,
 ) -> Selection:
     """Compare what is kept with `base`; write what is found into `folder`.
 
-    `guarded` are the names below which nothing is gone, as the walk could not look there; those
-    from which a disk was taken away are added.
-    `failures` are path and code of what the base's run could not save. `is_forced` says that an
-    archive is written even without a change. Contents are read by so many `threads`; `stop` is
-    called now and then, and what it raises ends the comparison.
+    With `older`, a snapshot that is older than `base`, it is selected what differs from that; what
+    can't be looked at is as in `base`. Where nothing differs from `base`, that is all there is to
+    tell; where nothing differs from `older`, it is selected what differs from `base`. Contents are
+    read by so many `threads`; `stop` is called now and then, and what it raises ends the
+    comparison.
     """
-    comparison = _Comparison(
-        roots, base, how, Guarded() if guarded is None else guarded, failures or {}, threads, stop
-    )
+    comparison = _Comparison(roots, base, older, how, seen or Seen(), threads, stop)
     comparison.run(kept.entries)
-    return comparison.write(kept, folder, is_forced=is_forced)
+    return comparison.write(kept, folder)
 
 
 class _Comparison:
@@ -133,17 +104,20 @@ class _Comparison:
         self,
         roots: Sequence[Root],
         base: Base,
+        older: Base | None,
         how: How,
-        guarded: Guarded,
-        failures: Mapping[str, str],
+        seen: Seen,
         threads: int,
         stop: Callable[[], object],
     ) -> None:
         self._roots = roots
         self._base = base
+        self._older = older
         self._how = how
-        self._guarded = guarded
-        self._failures = failures
+        self._guarded = Guarded() if seen.guarded is None else seen.guarded
+        self._failures = seen.failures
+        self._problems = seen.problems
+        self._is_forced = seen.is_forced
         self._threads = threads
         self._stop = stop
         self._verdicts = bytearray()
@@ -155,13 +129,18 @@ class _Comparison:
         self._emptied: list[tuple[int, bytes, Entry]] = []
         self._left: dict[bytes, bytes] = {}
         self._state = b""
-        self._unmounted: list[Problem] = []
+        self._others: dict[bytes, bytes] = {}
+        self._only_older: set[bytes] = set()
+        self._by_older: dict[int, int] = {}
+        self._unmounted: list[tuple[bytes, Problem]] = []
         self._failing: list[Problem] = []
         self._bytes_read = 0
 
     def run(self, kept: Path) -> None:
         """Give every entry its verdict."""
         self._left = pack_states(self._base.states())
+        if self._older is not None:
+            self._mark_others(self._older)
         for entry, name in self._pass(kept):
             if self._moved is not None:
                 self._look_below_moved(name)
@@ -171,6 +150,17 @@ class _Comparison:
         self._check()
         self._follow()
         self._keep_unmounted()
+
+    def _mark_others(self, older: Base) -> None:
+        """Mark the states that the older snapshot does not have, and keep what it has instead."""
+        left = self._left
+        for name, state in self._base.other_versions(older):
+            self._others[name] = b"" if state is None else pack_state(*state)
+            here = left.get(name)
+            if here is None:
+                self._only_older.add(name)
+            else:
+                left[name] = here[:-1] + bytes((here[-1] | SINCE,))
 
     def _pass(self, kept: Path) -> Iterator[tuple[Entry, bytes]]:
         """Decide what is decided easily, and yield the other entries, with their names.
@@ -216,49 +206,36 @@ class _Comparison:
         number = len(self._verdicts)
         if self._state:
             known = unpack_state(self._state)
-            verdict = self._judge(entry, known)
+            verdict = judge(entry, known, self._how)
             if entry.kind == FOLDER and (
-                known.device not in (0, entry.device & _MASK64)
-                or known.inode != entry.inode & _MASK64
+                known.device not in (0, entry.device & MASK64)
+                or known.inode != entry.inode & MASK64
             ):
                 self._moved = (number, name, entry)
-            if verdict == _CHECK:
+            if verdict == CHECK:
                 self._checks.append((number, entry, known.ident))
-            elif verdict == _FOLLOW:
+            elif verdict == FOLLOW:
                 self._follows.append((number, entry, known.inode))
             if self._how.ignore_inode and entry.links > 1 and known.kind == KIND_CODES[FILE]:
                 self._firsts.setdefault((entry.device, entry.inode), (number, known.inode))
         if verdict in (NEW, CHANGED) and self._failures and self._still_fails(entry):
             verdict = FAILING_NEW if verdict == NEW else FAILING_CHANGED
+        if (other := self._others.get(name)) is not None:
+            self._only_older.discard(name)
+            self._by_older[number] = self._judge_older(entry, verdict, other)
         self._verdicts.append(verdict)
         if len(self._checks) >= _CHECKED_AT_ONCE:
             self._check()
 
-    def _judge(self, entry: Entry, known: Known) -> int:
+    def _judge_older(self, entry: Entry, verdict: int, other: bytes) -> int:
+        """Give the verdict where the older snapshot has another version than the base, or none."""
+        if verdict in (FAILING_NEW, FAILING_CHANGED):
+            return FAILING_CHANGED if other else FAILING_NEW
+        if not other:
+            return NEW
         if entry.kind == FOLDER:
-            return _judge_folder(entry, known, ignore_ctime=self._how.ignore_ctime)
-        how = self._how
-        is_other_name = known.kind == KIND_CODES[HARD_LINK] and entry.links > 1
-        if (
-            known.is_changed
-            or not (is_other_name or known.kind == KIND_CODES[entry.kind])
-            or (entry.kind == FILE and not is_other_name and known.size != entry.size)
-            or known.mtime_ns != clamped(entry.mtime_ns)
-            or not (how.ignore_ctime or known.ctime_ns == clamped(entry.ctime_ns))
-            or not (how.ignore_inode or known.inode == entry.inode & _MASK64)
-        ):
-            return CHANGED
-        if known.is_racy and entry.kind != FILE:
-            return CHANGED
-        if (known.is_racy or how.ignore_ctime) and (known.mode, known.uid, known.gid) != (
-            entry.mode, entry.uid, entry.gid,
-        ):  # fmt: skip
-            return CHANGED
-        if is_other_name and known.inode != entry.inode & _MASK64:
-            return _FOLLOW  # neither its size nor its kind can be compared
-        if known.is_racy or (how.by_content and entry.kind == FILE):
-            return _FOLLOW if is_other_name else _CHECK
-        return UNCHANGED
+            return judge_folder(entry, unpack_state(other), ignore_ctime=self._how.ignore_ctime)
+        return CHANGED
 
     def _still_fails(self, entry: Entry) -> bool:
         """Whether this could not be read for the base, and can't be for the same reason now."""
@@ -306,7 +283,7 @@ class _Comparison:
         """
         for number, entry, inode in self._follows:
             key = (entry.device, entry.inode)
-            if inode == entry.inode & _MASK64:
+            if inode == entry.inode & MASK64:
                 is_same = self._same.get(key, False)
             else:
                 first, known = self._firsts.get(key, (number, -1))
@@ -322,29 +299,76 @@ class _Comparison:
         suspects = {name: emptied[name] for name in holders(emptied, self._left)}
         for name, problem in unmounted(suspects, self._base, self._roots):
             self._guarded.add(name)
-            self._unmounted.append(problem)
+            self._unmounted.append((name, problem))
             # Its old version stays too: it knows of the device.
             self._verdicts[numbers[name]] = UNCHANGED
+            self._by_older.pop(numbers[name], None)
 
-    def write(self, kept: Filtered, folder: Path, *, is_forced: bool) -> Selection:
+    def write(self, kept: Filtered, folder: Path) -> Selection:
         """Write what goes into the archive, and the names that the run must remember."""
-        verdicts = self._verdicts
         gone = sorted(self._guarded.keep_out(self._left))
-        gone_files = sum(self._left[name][0] != KIND_CODES[FOLDER] for name in gone)
-        self._left = {}
         failures = self._failures
-        is_forced |= any(failures.get(one.path) != one.code for one in self._unmounted)
-        if not (is_forced or gone or NEW in verdicts or CHANGED in verdicts):
+        problems = (*self._problems, *(problem for _, problem in self._unmounted))
+        is_forced = self._is_forced or any(
+            failures.get(problem.path) != problem.code for _, problem in self._unmounted
+        )
+        if not (is_forced or gone or has_changes(self._verdicts)):
             failing = len(self._failing)
             nothing = folder / "selected"
             nothing.write_bytes(b"")
             return Selection(
                 nothing, 0, 0, 0, new=0, unchanged=kept.files - failing, failing=failing,
-                is_empty=True, problems=(*self._unmounted, *self._failing),
-                bytes_read=self._bytes_read,
+                is_empty=True, problems=(*problems, *self._failing), bytes_read=self._bytes_read,
             )  # fmt: skip
-        earlier = set(self._base.gone_since_full())
-        picked = _Picked(folder, earlier)
+        if self._older is None:
+            return self._write(kept, folder, self._base, self._verdicts, gone, (), problems)
+        verdicts = bytearray(self._verdicts)
+        for number, verdict in self._by_older.items():
+            verdicts[number] = verdict
+        gone_older = sorted(
+            {*(name for name in gone if self._is_in_older(name)), *self._only_older}
+        )
+        as_now = self._kept_since()
+        if has_changes(verdicts) or gone_older or as_now:
+            return self._write(kept, folder, self._older, verdicts, gone_older, as_now, problems)
+        selected = self._write(kept, folder, self._base, self._verdicts, gone, (), problems)
+        return msgspec.structs.replace(selected, goes_by_newest=True)
+
+    def _is_in_older(self, name: bytes) -> bool:
+        return self._others.get(name) != b""
+
+    def _kept_since(self) -> list[bytes]:
+        """Give what stays as it is in the base, and is not so in the older snapshot."""
+        kept = {name for name, _ in self._unmounted if name in self._others}
+        kept.update(
+            name for name in self._left if name in self._others and self._guarded.covers(name)
+        )
+        return sorted(kept)
+
+    def _write(
+        self,
+        kept: Filtered,
+        folder: Path,
+        base: Base,
+        verdicts: bytearray,
+        gone: Sequence[bytes],
+        as_now: Iterable[bytes],
+        problems: tuple[Problem, ...],
+    ) -> Selection:
+        """Write the difference to a snapshot; `as_now` are names that stay as `self._base` has."""
+        gone_files = sum(self._kind_of(name) != KIND_CODES[FOLDER] for name in gone)
+        with ReferenceWriter(folder / "references") as references:
+            if self._how.dedupe:
+                self._bytes_read += refer_to_stored(
+                    kept.entries, self._roots, verdicts, base, references.add,
+                    threads=self._threads, stop=self._stop,
+                )  # fmt: skip
+            for reference in self._base.references(as_now):
+                references.add(reference)
+        self._left = {}
+        self._others = {}
+        earlier = set(base.gone_since_full())
+        picked = Picked(folder, earlier)
         picked.pick(kept.entries, verdicts, self._roots)
         gone_names, earlier_names = folder / "names.gone", folder / "names.earlier"
         write_names(gone_names, gone)
@@ -352,67 +376,12 @@ class _Comparison:
         return Selection(
             picked.entries, picked.files, picked.folders, picked.total_bytes, new=picked.new,
             changed=picked.changed, unchanged=kept.files - picked.new - picked.changed,
-            gone=gone_files, changed_names=picked.changed_names, gone_names=gone_names,
-            earlier_names=earlier_names, returned_names=picked.returned_names,
-            problems=tuple(self._unmounted), bytes_read=self._bytes_read,
+            gone=gone_files, stored=picked.stored, stored_bytes=picked.stored_bytes,
+            references=references.path, reference_runs=tuple(references.runs),
+            changed_names=picked.changed_names, gone_names=gone_names,
+            earlier_names=earlier_names, returned_names=picked.returned_names, problems=problems,
+            bytes_read=self._bytes_read,
         )  # fmt: skip
 
-
-def _judge_folder(entry: Entry, known: Known, *, ignore_ctime: bool) -> int:
-    if known.kind != KIND_CODES[FOLDER] or (known.mode, known.uid, known.gid) != (
-        entry.mode, entry.uid, entry.gid,
-    ):  # fmt: skip
-        return CHANGED
-    if known.mtime_ns != clamped(entry.mtime_ns):
-        return TOUCHED
-    if not ignore_ctime and known.ctime_ns != clamped(entry.ctime_ns):
-        return CHANGED
-    return UNCHANGED
-
-
-class _Picked:
-    """Picks the entries that go into an archive, by their verdicts, and counts them.
-
-    `earlier` are names that were gone; `returned` those of them that are new now.
-    """
-
-    def __init__(self, folder: Path, earlier: set[bytes]) -> None:
-        self.entries = folder / "selected"
-        self.changed_names = folder / "names.changed"
-        self.returned_names = folder / "names.returned"
-        self._earlier = earlier
-        self.returned: list[bytes] = []
-        self.files = self.folders = self.total_bytes = self.new = self.changed = 0
-
-    def pick(self, kept: Path, verdicts: bytearray, roots: Sequence[Root]) -> None:
-        """Write the entries and the names."""
-        with EntryWriter(self.entries) as entries:
-            write_names(self.changed_names, self._names(kept, verdicts, roots, entries.add))
-        write_names(self.returned_names, self.returned)
-
-    def _names(
-        self,
-        kept: Path,
-        verdicts: bytearray,
-        roots: Sequence[Root],
-        add: Callable[[Entry], None],
-    ) -> Iterator[bytes]:
-        """Pass on what is picked; the names of files come out that the base has already."""
-        for entry, verdict in zip(read_entries(kept), verdicts, strict=True):
-            if verdict == UNCHANGED:
-                continue
-            add(entry)
-            name = roots[entry.root].member_name(entry.path)
-            if verdict in (NEW, FAILING_NEW) and name in self._earlier:
-                self.returned.append(name)
-            if entry.kind == FOLDER:
-                self.folders += 1
-                continue
-            self.files += 1
-            if entry.kind == FILE:
-                self.total_bytes += entry.size
-            if verdict in (NEW, FAILING_NEW):
-                self.new += 1
-            else:
-                self.changed += 1
-                yield name
+    def _kind_of(self, name: bytes) -> int:
+        return (self._left.get(name) or self._others[name])[0]

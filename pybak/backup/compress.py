@@ -6,8 +6,9 @@ missing; see `pybak.backup.segments` for how a segment appears.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,8 @@ from pybak.backup.packing import Advance, BatchPacker, Work
 from pybak.backup.plan import Batch, Job, index_path, read_batch, read_job, segment_path
 from pybak.backup.read_source import Read
 from pybak.backup.segments import Place, SegmentIndex, SegmentWriter, publish_index
+from pybak.backup.stretches import send_stretch, stretch_from
+from pybak.backup.window import wait_for_room
 from pybak.errors import Interrupted, StorageError
 from pybak.formats.streams import TAR_FORMATS
 
@@ -43,15 +46,26 @@ def compress_batches(
     job = read_job(folder)
     if job.encrypted:
         check_password(folder, password)
+    numbers = list(numbers)
+
+    def make(number: int) -> SegmentIndex:
+        batch = read_batch(folder, number, job.parts)
+        return make_segment(
+            folder, number, job, batch, password=password, advance=advance, read=read
+        )
+
+    if (stretch := stretch_from(folder, numbers)) is not None:
+        with _translated(folder):
+            send_stretch(folder, job, stretch, make)
+        return len(numbers)
     done = 0
     for number in numbers:
         if staging.is_cancelled(folder):
             raise Interrupted("stopped on request")
         if not index_path(folder, number).exists():
-            batch = read_batch(folder, number, job.parts)
-            compress_batch(
-                folder, number, job, batch, password=password, advance=advance, read=read
-            )
+            wait_for_room(folder, number)
+            with _translated(folder):
+                _publish(folder, number, make(number))
         done += 1
     return done
 
@@ -74,22 +88,54 @@ def compress_batch(
     not hold them; such links are packed as files, and `stand_ins` tells from batch to batch which
     (see `BatchPacker.run`). Raises PlanError without a password that is needed.
     """
-    own = needed(password) if job.encrypted else None
-    segment = segment_path(folder, f"{number:07d}.{os.urandom(8).hex()}")
+    with _translated(folder):
+        index = make_segment(
+            folder, number, job, batch, password=password, missing=missing, stand_ins=stand_ins,
+            advance=advance, read=read,
+        )  # fmt: skip
+        _publish(folder, number, index)
+
+
+def _publish(folder: Path, number: int, index: SegmentIndex) -> None:
+    if not publish_index(folder, number, index):
+        segment_path(folder, index.segment).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _translated(folder: Path) -> Iterator[None]:
     try:
-        try:
-            with SegmentWriter(segment) as out:
-                work = Work(folder, job, out, advance, read, own)
-                index = _pack(work, batch, missing, stand_ins)
-        except BaseException:
-            segment.unlink(missing_ok=True)
-            raise
-        if not publish_index(folder, number, index):
-            segment.unlink(missing_ok=True)
+        yield
     except OSError as error:
         raise StorageError(
             f"{folder.parent}: {staging.reason(error)}; free some space or choose another --staging"
         ) from error
+
+
+def make_segment(
+    folder: Path,
+    number: int,
+    job: Job,
+    batch: Batch,
+    *,
+    password: bytes | None = None,
+    missing: frozenset[Place] = frozenset(),
+    stand_ins: MutableMapping[Place, bytes] | None = None,
+    advance: Advance = NOBODY,
+    read: Read = os.pread,
+) -> SegmentIndex:
+    """Compress one batch into a segment, and give its index; see `compress_batch`.
+
+    Raises OSError where the segment can't be written.
+    """
+    own = needed(password) if job.encrypted else None
+    segment = segment_path(folder, f"{number:07d}.{os.urandom(8).hex()}")
+    try:
+        with SegmentWriter(segment) as out:
+            work = Work(folder, job, out, advance, read, own)
+            return _pack(work, batch, missing, stand_ins)
+    except BaseException:
+        segment.unlink(missing_ok=True)
+        raise
 
 
 def _pack(

@@ -10,10 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from pybak.backup.base import Base
 from pybak.entries import FOLDER, Entry, Root, read_entries
 from pybak.problems import SOURCE_MISSING, UNSUPPORTED, VANISHED, Problem
+
+WITHOUT_DISK: Final = (
+    "it is empty, and no longer a device of its own, as if a disk were not mounted; what was in it "
+    "is kept (--allow-empty: it was deleted)"
+)
+"""What is said of a mount point without its disk. History tells such by these words."""
 
 _NOT_THERE = frozenset({VANISHED, UNSUPPORTED})
 _MASK64 = (1 << 64) - 1
@@ -160,15 +167,27 @@ def unmounted(
             entry, roots[entry.root], known[name], known.get(name.rpartition(b"/")[0])
         ):
             path = os.fsdecode(roots[entry.root].disk_path(entry.path))
-            yield (
-                name,
-                Problem(
-                    path,
-                    SOURCE_MISSING,
-                    "it is empty, and no longer a device of its own, as if a disk were not mounted;"
-                    " what was in it is kept (--allow-empty: it was deleted)",
-                ),
-            )
+            yield name, Problem(path, SOURCE_MISSING, WITHOUT_DISK)
+
+
+def still_without_disk(
+    told: Container[bytes], kept: Path, roots: Sequence[Root]
+) -> Iterator[Problem]:
+    """Find the folders that were told to be without their disks, and that nothing has changed.
+
+    `told` are their paths on disk. They still are empty, and on the device of the folder above.
+    """
+    for entry in empty_folders(kept, roots).values():
+        path = roots[entry.root].disk_path(entry.path)
+        if path in told:
+            try:
+                is_mounted = os.stat(os.path.dirname(path)).st_dev & _MASK64 != (
+                    entry.device & _MASK64
+                )
+            except OSError:
+                is_mounted = False
+            if not is_mounted:
+                yield Problem(os.fsdecode(path), SOURCE_MISSING, WITHOUT_DISK)
 
 
 def _lost_its_disk(

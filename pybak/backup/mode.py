@@ -8,14 +8,17 @@ written then needs none of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from pybak.backup.base import ArchiveFacts, Base
+from pybak.backup.base import ArchiveFacts, Base, History
 from pybak.display import printable
+from pybak.errors import NotFoundError, PlanError, StorageError
 from pybak.options.backup import parse_full_every
 from pybak.problems import STORAGE, Problem
+from pybak.storage.folders import Folders
+from pybak.storage.opening import is_remote
 from pybak.units import Duration, format_count
 
 FULL: Final = "full"
@@ -37,6 +40,27 @@ class Chosen(NamedTuple):
     problems: tuple[Problem, ...] = ()
     newest: Base | None = None
     is_due: bool = False
+
+
+def choose_base(
+    history: History | None, wanted: str, *, full_every: str | None, now: datetime
+) -> Chosen:
+    """Give what `choose_mode` says of what a history holds; without one a run is full.
+
+    What `history` raises is passed on.
+    """
+    if history is None and wanted != FULL:
+        return Chosen(reasons=("the history of this job can't be read",))
+    newest = history.base(INCREMENTAL) if history is not None else None
+    base = newest
+    if history is None or wanted == FULL:
+        base = None
+    elif wanted != INCREMENTAL:
+        base = history.base(wanted)
+    is_other = newest is not None and (base is None or base.run_id != newest.run_id)
+    return choose_mode(
+        wanted, base, full_every=full_every, now=now, newest=newest if is_other else None
+    )
 
 
 def choose_mode(
@@ -89,28 +113,41 @@ def _is_past(base: Base, age: Duration, now: datetime) -> bool:
 
 
 def missing_archives(archives: Iterable[ArchiveFacts]) -> list[Problem]:
-    """Look for the files of archives; give a problem for each that is not whole.
+    """Look for the files of archives; give a problem for each that is whole in no place.
 
-    Only their sizes are looked at.
+    Only their sizes are looked at. Paths may be addresses in storages.
     """
     found = []
+    archives = list(archives)
+    folders = Folders(os.fsencode(path) for one in archives for path, _ in one.volumes)
     for archive in archives:
-        why = _whats_wrong(archive)
-        if why:
+        why = _whats_wrong(archive.volumes, folders)
+        if why and all(_whats_wrong(copy, folders) for copy in archive.copies):
             message = f"{why}; so everything is saved anew, and snapshots that need it are broken"
             found.append(Problem(archive.name, STORAGE, message))
     return found
 
 
-def _whats_wrong(archive: ArchiveFacts) -> str | None:
-    for path, size in archive.volumes:
+def _whats_wrong(volumes: Sequence[tuple[str, int]], folders: Folders) -> str | None:
+    for path, size in volumes:
         name = printable(os.path.basename(path))
         try:
-            there = os.stat(os.fsencode(path)).st_size
-        except FileNotFoundError:
+            there = _size(os.fsencode(path), folders)
+        except (FileNotFoundError, NotFoundError):
             return f"{name} is gone"
         except OSError as error:
             return f"{name} can't be looked at ({error.strerror})"
+        except (PlanError, StorageError) as error:
+            return f"{name} can't be looked at ({error})"
         if there != size:
             return f"{name} has {there} bytes, {size} were written"
     return None
+
+
+def _size(path: bytes, folders: Folders) -> int:
+    if not is_remote(path):
+        return os.stat(path).st_size
+    stored = folders.stat(path)
+    if stored is None:
+        raise FileNotFoundError
+    return stored.size

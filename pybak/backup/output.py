@@ -44,7 +44,10 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Output(Protocol):
-    """Takes an archive's bytes in order; `size` is how many they are. Raises OSError."""
+    """Takes an archive's bytes in order; `size` is how many they are.
+
+    Raises OSError, or StorageError where the bytes go to a storage.
+    """
 
     size: int
 
@@ -66,14 +69,46 @@ class Output(Protocol):
     def mark(self) -> Place:
         """Remember this place."""
 
+    def can_go_back(self, place: Place) -> bool:
+        """Whether what was laid down since can still be dropped."""
+
     def go_back(self, place: Place) -> None:
         """Drop all that was laid down since."""
+
+    def settle(self) -> None:
+        """Know that nobody will go back to what was marked."""
+
+    def check(self) -> None:
+        """Raise what has gone wrong meanwhile."""
+
+    def volume_starts(self, size: int) -> list[int]:
+        """Give the CRC-32 of the first VOLUME_START bytes of each volume of `size` bytes.
+
+        Only of those whose first bytes are all there already.
+        """
+
+    def finish(self) -> None:
+        """Bring all of it to where it belongs; nothing is added any more."""
 
     def close(self) -> None:
         """Let go of what is open; does nothing the second time."""
 
 
-class ArchiveFile:
+class _Lasting:
+    """What outputs have in common that keep all of it at hand."""
+
+    def can_go_back(self, place: Place) -> bool:  # noqa: ARG002 - as the protocol has it
+        """Say yes."""
+        return True
+
+    def settle(self) -> None:
+        """Do nothing."""
+
+    def check(self) -> None:
+        """Do nothing: what goes wrong is raised at once."""
+
+
+class ArchiveFile(_Lasting):
     """One file, written at once. `parts` are digests that cover every byte of it in order."""
 
     def __init__(self, path: Path, stop_if_asked: Callable[[], None]) -> None:
@@ -158,6 +193,14 @@ class ArchiveFile:
         self.size = place.size
         del self.parts[place.count :]
 
+    def volume_starts(self, size: int) -> list[int]:  # noqa: ARG002 - as the protocol has it
+        """Give nothing: it is not cut."""
+        return []
+
+    def finish(self) -> None:
+        """Bring it all to the disk."""
+        self.sync()
+
     def sync(self) -> None:
         """Bring it all to the disk."""
         os.fsync(self._fd)
@@ -169,7 +212,7 @@ class ArchiveFile:
             self._fd = -1
 
 
-class ArchiveLayout:
+class ArchiveLayout(_Lasting):
     """Notes where an archive's bytes are; files stay where they are, streams go to new ones."""
 
     def __init__(self, folder: Path, stop_if_asked: Callable[[], None]) -> None:
@@ -261,6 +304,9 @@ class ArchiveLayout:
             if len(found) == VOLUME_START:
                 break
         return found
+
+    def finish(self) -> None:
+        """Do nothing: volumes are written from it later."""
 
     def close(self) -> None:
         """Do nothing: no file is held open."""

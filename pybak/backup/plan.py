@@ -24,7 +24,7 @@ import msgspec
 from pybak import entries
 from pybak.backup.read_source import open_source, state_of
 from pybak.entries import Entry, Root, read_entries
-from pybak.errors import SourceError
+from pybak.errors import SourceError, StorageError
 from pybak.formats.sparse import Run, cut_runs, data_runs, data_size, may_have_holes
 from pybak.formats.streams import TAR_FORMATS
 
@@ -68,16 +68,22 @@ _COPY_SECONDS_A_BYTE = 1.5e-9
 _AES_SECONDS_A_BYTE = 1.5e-9
 _AES_SECONDS_A_FILE = 600e-6
 """Deriving a key: 1000 rounds for every member."""
-_LOCKED_SECONDS_A_FILE = 45e-6
-"""The part of a file's cost that holds the interpreter lock: threads can't share it."""
+_LOCKED_SECONDS_A_FILE = 55e-6
+"""The part of a file's cost that holds the interpreter lock, and what waiting for it costs."""
 _LEAST_TASK_SECONDS = 0.2
 """A task run costs 20 to 40 ms of the flow's process; shorter ones cost more than they balance."""
 _DIRECT_SECONDS = 0.8
 """Work of less than this is done in the flow: starting a cluster takes longer."""
 _PROCESSES_START_SECONDS = 3.5
 
+_HELPERS_START_SECONDS = 0.3
+_WAITING = 0.8
+"""What two threads lose by waiting for the lock, as a share of the time it is held."""
+
 DIRECT: Final = "direct"
 THREADS: Final = "threads"
+HELPERS: Final = "helpers"
+"""Threads that hand their batches to helper processes (`pybak.workers`)."""
 PROCESSES: Final = "processes"
 
 
@@ -212,6 +218,7 @@ def plan_backup(
     chunk_size: int | None = None,
     cluster: str = "auto",
     processes_fit: bool = True,
+    helpers_fit: bool = True,
 ) -> BackupPlan:
     """Cut the entries of the file `kept` into batches below `staging`, and deal them out.
 
@@ -262,6 +269,7 @@ def plan_backup(
             locked_seconds=sorter.files * _LOCKED_SECONDS_A_FILE,
             workers=workers,
             processes_fit=processes_fit,
+            helpers_fit=helpers_fit,
         ),
         estimated_seconds=seconds / workers,
     )
@@ -445,27 +453,46 @@ def deal(batches: int, workers: int, *, least: int = 1) -> Iterator[Hand]:
 
 
 def choose_cluster(
-    wanted: str, *, seconds: float, locked_seconds: float, workers: int, processes_fit: bool
+    wanted: str,
+    *,
+    seconds: float,
+    locked_seconds: float,
+    workers: int,
+    processes_fit: bool,
+    helpers_fit: bool = False,
 ) -> str:
-    """Give where the work is done: `direct`, `threads`, `processes`, or the address in `wanted`.
+    """Give where the work is done: `direct`, `threads`, `helpers`, `processes`, or `wanted`.
 
-    `seconds` is the work of one core, `locked_seconds` its share under the interpreter lock.
-    Threads start at once but share the lock; processes cost seconds to start.
+    `wanted` is `auto`, one of these or an address. `seconds` is the work of one core,
+    `locked_seconds` its share under the interpreter lock. Threads start at once but share the
+    lock; a cluster's processes cost seconds to start. Helpers can only do what they were made for.
     """
     if wanted != "auto":
         return wanted
     if seconds < _DIRECT_SECONDS:
         return DIRECT
-    if workers == 1 or not processes_fit:
+    if workers == 1:
         return THREADS
+    if helpers_fit:
+        return HELPERS if locked_seconds * _WAITING > _HELPERS_START_SECONDS else THREADS
     by_threads = max(seconds / workers, locked_seconds * 1.3)
     by_processes = _PROCESSES_START_SECONDS + seconds / workers
-    return THREADS if by_threads <= by_processes else PROCESSES
+    return THREADS if by_threads <= by_processes or not processes_fit else PROCESSES
 
 
 def read_job(staging: Path) -> Job:
-    """Read what `plan_backup` wrote for the workers."""
-    return msgspec.msgpack.decode(job_path(staging).read_bytes(), type=Job)
+    """Read what `plan_backup` wrote for the workers.
+
+    Raises StorageError if it is not there, as on a host that does not see that folder.
+    """
+    try:
+        return msgspec.msgpack.decode(job_path(staging).read_bytes(), type=Job)
+    except FileNotFoundError:
+        raise StorageError(
+            f"{staging}: is not there for this worker; name a folder that all hosts see by "
+            "--staging, or leave out --cluster, or what keeps workers from sending by themselves "
+            "(--split, a wrapper, --bandwidth-limit)"
+        ) from None
 
 
 def read_batch(staging: Path, number: int, parts: int) -> Batch:

@@ -94,18 +94,24 @@ def read_small(path: bytes, limit: int) -> tuple[bytes, os.stat_result] | None:
 
     None when anything at all is out of the ordinary. About 6 microseconds and the copy.
     """
-    small = open_small(path, limit)
-    if small is None:
-        return None
-    fd, status = small
+    # As `open_small` and `read_whole` do, in fewer calls: this is done for every small file.
     try:
-        data = os.pread(fd, status.st_size, 0) if status.st_size else b""
-        is_whole = len(data) == status.st_size and _is_unmoved(status, os.fstat(fd))
+        fd = os.open(path, _OPEN_FLAGS | _NOATIME)
     except OSError:
         return None
+    try:
+        status = os.fstat(fd)
+        size = status.st_size
+        if status.st_mode & _S_IFMT != stat.S_IFREG or size > limit:
+            return None
+        data = os.pread(fd, size, 0) if size else b""
+        if len(data) == size and _is_unmoved(status, os.fstat(fd)):
+            return data, status
+    except OSError:
+        pass
     finally:
         os.close(fd)
-    return (data, status) if is_whole else None
+    return None
 
 
 def _is_unmoved(before: os.stat_result, after: os.stat_result) -> bool:

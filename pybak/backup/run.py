@@ -2,16 +2,14 @@
 
 `BackupRun` holds what the stages share: sources, rules, places, what was found so far. The flow
 and the command's dry run call the same methods in the same order; between them go paths of small
-files and numbers.
+files and numbers. Where it writes is `workplace`'s business, the files of a finished archive
+`cutting`'s, the words of reports `summing`'s.
 """
 
 from __future__ import annotations
 
-import contextlib
-import grp
 import os
-import pwd
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,50 +17,39 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-import msgspec
-
-from pybak import __version__, entries, staging
+from pybak import __version__, staging
+from pybak.backup import chain_password, summing
+from pybak.backup.about import About
 from pybak.backup.assemble import Assembler, Assembly
 from pybak.backup.assembling import Assembling
 from pybak.backup.base import History
-from pybak.backup.compare import Selection, select_all
-from pybak.backup.conclude import Accounts, Conclude, Outcome, Taken
+from pybak.backup.conclude import Accounts, Conclude
+from pybak.backup.cutting import Cutting, volume_hands
 from pybak.backup.discover import Discovery, discover
 from pybak.backup.filter import Filtered, filter_entries
-from pybak.backup.mode import FULL, INCREMENTAL, Chosen, choose_mode
-from pybak.backup.plan import DIRECT, ZIP, BackupPlan, Hand, deal, plan_backup
+from pybak.backup.mode import Chosen, choose_base
+from pybak.backup.owners import owners_of
+from pybak.backup.plan import BackupPlan, Hand, plan_backup
 from pybak.backup.selecting import select
-from pybak.backup.settings import archive_format, check_password, rules_of
+from pybak.backup.selection import Selection, select_all
+from pybak.backup.sending import Shape
+from pybak.backup.settings import archive_format, check_password, rules_of, share_of
+from pybak.backup.shipping import Shipment
 from pybak.backup.sources import Sources, resolve_sources
-from pybak.entries import Root, read_entries
-from pybak.errors import Interrupted, StorageError
+from pybak.backup.summing import Summing
+from pybak.backup.workplace import Workplace
+from pybak.entries import Root
+from pybak.errors import Interrupted
 from pybak.formats import manifest
-from pybak.formats.streams import TAR_FORMATS, engine_name, memory_bytes
-from pybak.home import home
 from pybak.options import BackupOptions
-from pybak.paths import user_path
-from pybak.report import UNCHANGED, BackupReport, Comparison, PlanSummary
-from pybak.resources import default_workers, share_memory, usable_cpus
-from pybak.staging import WorkFolder, remove_leftovers
-from pybak.storage import local
+from pybak.report import BackupReport, PlanSummary
+from pybak.report.copies import CopyOutcome
+from pybak.storage import local, remote
 from pybak.units import parse_size
-from pybak.volumes.write import (
-    WRAPPED_SUFFIX,
-    FinishedVolume,
-    payload,
-    plan_volumes,
-    read_finished,
-    suffixes,
-)
+from pybak.volumes.write import FinishedVolume, payload
 
-UNSUPPORTED_BY_TAR = frozenset({entries.SOCKET, entries.UNKNOWN})
-UNSUPPORTED_BY_ZIP = UNSUPPORTED_BY_TAR | {
-    entries.FIFO,
-    entries.CHAR_DEVICE,
-    entries.BLOCK_DEVICE,
-}
-_DIRECT_BYTES = 64 << 20
-"""Volumes of fewer bytes are written in the flow itself."""
+_A_FILE = 1 << 10
+"""What a file's headers and its line in the manifest come to."""
 
 
 class BackupRun:
@@ -90,7 +77,6 @@ class BackupRun:
         self.run_id = str(uuid4())
         self.started_at = now or datetime.now(UTC)
         self.options = options
-        self.job_given = job
         self._stopping = False
         found = (
             sources
@@ -103,81 +89,40 @@ class BackupRun:
         self._source_problems = found.problems
         self._chosen = Chosen()
         self._selection: Selection | None = None
-        self.sources = [os.fsdecode(root.source) for root in self.roots]
         self.job = found.job(job)
         self.format = archive_format(options, output)
-        limit = parse_size(options.memory_limit) if options.memory_limit else None
-        wanted = options.workers or default_workers(usable_cpus())
-        more = memory_bytes(self.format, options.level)
-        self._share = share_memory(wanted, limit, more_bytes=more)
+        self._share = share_of(options, self.format)
         self._rules = rules_of(options)
         self._password = password
-        self._encrypted = encrypted or password is not None
-        check_password(options, encrypted=self._encrypted)
-        self.is_wrapped = self._encrypted and (options.hide_names or self.format != ZIP)
-        self._split = parse_size(options.split) if options.split else None
-        first = suffixes(0, self._split, wrapped=self.is_wrapped)[0]
-        self.destination = local.choose(
-            output, to, job=job, now=self.started_at.astimezone(), suffix=self.format,
-            create=scratch is None, taken=[first, *(f".{kind}" for kind in self._sum_kinds)],
-            is_split=self._split is not None,
+        is_encrypted = encrypted or password is not None
+        check_password(options, encrypted=is_encrypted)
+        self._about = about = About(
+            self.run_id, self.started_at, job, self.job,
+            tuple(os.fsdecode(root.source) for root in self.roots), self.format, options,
+            is_encrypted, parse_size(options.split) if options.split else None,
         )  # fmt: skip
-        self._folders: list[WorkFolder] = []
-        self._made_staging: Path | None = None
+        self.is_wrapped = about.is_wrapped
+        self._place = Workplace(about, output=output, to=to, is_rehearsal=scratch is not None)
+        self._shipment = self._place.shipment
+        self.copies = self._place.copies
+        self.destination = self._place.destination
+        self._expected_bytes = 0
         try:
             self._payload = payload(
-                self._split, self.destination.name, wrapped=self.is_wrapped, mtime_ns=self._mtime_ns
-            )
-            self._open_work_folders(scratch)
+                about.split, self.destination.name, wrapped=about.is_wrapped,
+                mtime_ns=about.mtime_ns,
+            )  # fmt: skip
+            self._place.open(scratch)
             # Its own output and staging are known only now, and are left out by identity.
             self._rules = replace(
-                self._rules, left_out=self._own_files(), earlier=self._earlier_archives()
-            )
+                self._rules, left_out=self._place.own_files(),
+                earlier=self._place.earlier_archives(),
+            )  # fmt: skip
         except BaseException:
             self.close()
             raise
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the archive's files are written in a step of their own: volumes or wrapped."""
-        return self.is_wrapped or self._split is not None
-
-    @property
-    def _sum_kinds(self) -> list[str]:
-        return list(dict.fromkeys(self.options.checksum))
-
-    @property
-    def _mtime_ns(self) -> int:
-        return int(self.started_at.timestamp()) * 1_000_000_000
-
-    def _open_work_folders(self, scratch: Path | None) -> None:
-        if scratch is not None:
-            self.staging = self._target = scratch
-            return
-        with contextlib.suppress(OSError):  # must be there to be left out of the sources
-            home().mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = self.destination.folder
-        remove_leftovers(folder)
-        self._folders.append(WorkFolder.create(folder, self.run_id))
-        self.staging = self._target = self._folders[0].path
-        if self.options.staging:
-            elsewhere = user_path(self.options.staging)
-            if elsewhere != folder:
-                if not elsewhere.exists():
-                    with contextlib.suppress(OSError):
-                        elsewhere.mkdir(parents=True)
-                        self._made_staging = elsewhere
-                remove_leftovers(elsewhere)
-                self._folders.append(WorkFolder.create(elsewhere, self.run_id))
-                self.staging = self._folders[1].path
-
-    def _own_files(self) -> frozenset[tuple[int, int]]:
-        """Identify what must never be in the archive: this run's own files and our home."""
-        return _identities([home(), self.staging, self._target])
-
-    def _earlier_archives(self) -> frozenset[tuple[int, int]]:
-        """Identify what earlier runs of this job made."""
-        return _identities(local.own_archives(self.destination.folder, self.job_given))
+        self.staging = self._place.staging
+        self._cutting = Cutting(about, self._place, self._payload, self._share.workers)
 
     def discover(self, on_progress: Callable[[int, int], None] | None = None) -> Discovery:
         """Walk the sources. Raises Interrupted once `request_cancel` was called."""
@@ -187,7 +132,7 @@ class BackupRun:
             if on_progress is not None:
                 on_progress(entry_count, size_bytes)
 
-        with self._writing():
+        with self._place.writing():
             return discover(
                 self.roots,
                 self._rules,
@@ -198,41 +143,29 @@ class BackupRun:
 
     def filter(self, found: Discovery) -> Filtered:
         """Keep what the rules keep and the format can hold."""
-        with self._writing():
+        with self._place.writing():
             return filter_entries(
                 found,
                 self.roots,
                 self._rules,
                 self.staging / "kept",
                 self.staging / "kept.problems",
-                unsupported=UNSUPPORTED_BY_TAR if self._is_tar else UNSUPPORTED_BY_ZIP,
-                format_name="tar" if self._is_tar else "ZIP",
+                unsupported=self._about.unsupported,
+                format_name="tar" if self._about.is_tar else "ZIP",
             )
-
-    @property
-    def _is_tar(self) -> bool:
-        return self.format in TAR_FORMATS
 
     def choose_base(self, history: History | None) -> Chosen:
         """Decide what this run is compared with, before `plan`; without a history, nothing.
 
-        Looks for the archives that the base needs. What `history` raises is passed on.
+        Looks for the archives that the base needs, and whether they have this run's password
+        (`chain_password.goes_on` raises if not). What `history` raises is passed on.
         """
-        wanted = self.options.mode
-        if history is None and wanted != FULL:
-            self._chosen = Chosen(reasons=("the history of this job can't be read",))
-            return self._chosen
-        newest = history.base(INCREMENTAL) if history is not None else None
-        base = newest
-        if history is None or wanted == FULL:
-            base = None
-        elif wanted != INCREMENTAL:
-            base = history.base(wanted)
-        is_other = newest is not None and (base is None or base.run_id != newest.run_id)
-        self._chosen = choose_mode(
-            wanted, base, full_every=self.options.full_every, now=self.started_at,
-            newest=newest if is_other else None,
-        )  # fmt: skip
+        chosen = choose_base(
+            history, self.options.mode, full_every=self.options.full_every, now=self.started_at
+        )
+        self._chosen = chain_password.goes_on(
+            chosen, self._password, is_encrypted=self._about.is_encrypted
+        )
         return self._chosen
 
     def plan(self, kept: Filtered) -> BackupPlan:
@@ -241,7 +174,8 @@ class BackupRun:
         What the walk met may change the mode (`chosen`). Raises Interrupted once `request_cancel`
         was called.
         """
-        with self._writing():
+        before = self._chosen
+        with self._place.writing():
             self._chosen, selected = select(
                 kept,
                 self.roots,
@@ -254,19 +188,36 @@ class BackupRun:
                 stop=self.check_cancelled,
             )
             self._selection = selected
-            return plan_backup(
+            self._expected_bytes = selected.total_bytes + _A_FILE * (kept.files + kept.folders)
+            if before.base is None and (base := self._chosen.base) is not None:
+                chain_password.check_waiting(
+                    base, self._password, is_encrypted=self._about.is_encrypted
+                )
+            plan = plan_backup(
                 selected.entries,
                 self.roots,
                 self.staging,
                 total_bytes=selected.total_bytes,
                 level=self.options.level,
                 archive_format=self.format,
-                encrypted=self._encrypted and not self.is_wrapped,
+                encrypted=self._about.is_encrypted and not self.is_wrapped,
                 workers=self._share.workers,
                 chunk_size=self.options.chunk_size,
                 cluster=self.options.cluster,
                 processes_fit=self._share.processes_fit,
+                helpers_fit=self._share.helpers_fit,
             )
+            if self._shipment is not None:
+                plan = self._shipment.share_out(plan, self._shape)
+            return plan
+
+    @property
+    def _shape(self) -> Shape:
+        """How the archive becomes files in a storage."""
+        return Shape(
+            self.destination.name, self._payload, self._expected_bytes, self._about.mtime_ns,
+            self._password if self.is_wrapped else None,
+        )  # fmt: skip
 
     @property
     def chosen(self) -> Chosen:
@@ -278,66 +229,91 @@ class BackupRun:
         """Whether `plan` found nothing that an archive would be worth."""
         return self._selection is not None and self._selection.is_empty
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Translate what goes wrong with the run's own small files."""
-        try:
-            yield
-        except OSError as error:
-            place = self.staging.parent
-            raise StorageError(
-                f"{place}: {staging.reason(error)}; free some space or choose another --staging"
-            ) from error
-
     def assembling(self) -> Assembling:
         """Start to lay segments together beside the workers."""
-        path = None if self.is_cut else self._target / "archive"
+        if self._shipment is not None:
+            return self._sending(self._shipment)
+        path = None if self._cutting.is_needed else self._place.target / "archive"
         assembler = Assembler(self.staging, path, password=self._password)
         return Assembling(assembler, self.staging)
 
+    def _sending(self, shipment: Shipment) -> Assembling:
+        with self._place.writing():
+            output = shipment.begin(
+                self._shape, self.staging, threads=self._share.workers,
+                on_failure=self.request_cancel,
+            )  # fmt: skip
+        assembler = Assembler(
+            self.staging, None, password=self._password, sending=output,
+            staging_limit=shipment.staging_limit, is_alone=shipment.is_far,
+        )  # fmt: skip
+        return Assembling(assembler, self.staging)
+
+    @property
+    def is_far(self) -> bool:
+        """Whether workers on other hosts send what they compress: see `parcel`."""
+        return self._shipment is not None and self._shipment.is_far
+
+    @property
+    def needs_shared_staging(self) -> bool:
+        """Whether workers on other hosts must see this host's PYBAK_HOME to do their part."""
+        return self._shipment is not None and self._shipment.needs_shared_staging
+
+    def parcel(self, hand: Hand) -> bytes:
+        """Give what a worker on another host needs for a hand."""
+        assert self._shipment is not None
+        with self._place.writing():
+            return self._shipment.parcel(self.staging, hand)
+
+    def take_in(self, start: int, returned: bytes) -> None:
+        """Take what such a worker has returned for the hand that begins with batch `start`."""
+        assert self._shipment is not None
+        with self._place.writing():
+            self._shipment.take_in(self.staging, start, returned)
+
     def cut(self, assembly: Assembly) -> int:
         """Plan the files of a finished archive; give how many must be written."""
-        if not self.is_cut:
-            return 0
-        with self._writing():
-            return len(
-                plan_volumes(
-                    self.staging, assembly.extents, size=assembly.size,
-                    payload_bytes=self._payload, wrapped=self.is_wrapped,
-                    name=self.destination.name, mtime_ns=self._mtime_ns,
-                )
-            )  # fmt: skip
+        return self._cutting.plan(assembly)
 
     def volume_hands(self, count: int, plan: BackupPlan, size: int) -> tuple[str, list[Hand]]:
-        """Give where volumes are written, and which by whom; few bytes are not worth a cluster."""
-        if plan.cluster == DIRECT or size < _DIRECT_BYTES or count == 1:
-            return DIRECT, [Hand(0, count, 1)]
-        return plan.cluster, list(deal(count, plan.workers))
+        """Give where volumes are written, and which by whom."""
+        return volume_hands(count, plan, size)
 
     def volume_call(self, hand: Hand, cluster: str) -> dict[str, Any]:
         """Give the arguments of a task that writes volumes."""
-        return {
-            "staging": self.staging,
-            "target": self._target,
-            "start": hand.start,
-            "stop": hand.stop,
-            "step": hand.step,
-            "kinds": self._sum_kinds,
-            "threads": self._share.workers if cluster == DIRECT else 1,
-        }
+        return self._cutting.call(hand, cluster)
 
     def finished(self, assembly: Assembly, count: int) -> list[FinishedVolume]:
         """Give the files that make up a finished archive; `count` were written by tasks."""
-        if assembly.path is None:
-            return read_finished(self.staging, count)
-        path = os.fsencode(assembly.path)
-        return [FinishedVolume(path, "", assembly.size, {}, assembly.parts)]
+        return self._cutting.finished(assembly, count)
 
-    def publish(self, assembly: Assembly, count: int) -> local.Published:
+    def publish(self, assembly: Assembly, count: int) -> local.Published | remote.Published:
         """Put a finished archive where it belongs: there all at once, or not at all."""
+        if self._shipment is not None:
+            return self._shipment.publish(self._about.sum_kinds)
+        assert isinstance(self.destination, local.Destination)
         return local.publish(
-            self.finished(assembly, count), self.destination, kinds=self._sum_kinds
+            self.finished(assembly, count), self.destination, kinds=self._about.sum_kinds
         )
+
+    @property
+    def copying(self) -> Path:
+        """The folder for what copies put down while they are made."""
+        return self._place.copying
+
+    def copy(
+        self, report: BackupReport, number: int, advance: Callable[[int, int, bytes], None]
+    ) -> CopyOutcome:
+        """Copy the published archive to one of its further places, all of it or nothing."""
+        assert report.archive is not None
+        return self.copies.make(
+            number, report.archive, report.volumes, self.copying,
+            stop_if_asked=self.check_cancelled, advance=advance,
+        )  # fmt: skip
+
+    def with_copies(self, report: BackupReport, copies: Sequence[CopyOutcome]) -> BackupReport:
+        """Give the report with what became of the copies."""
+        return summing.with_copies(self._about, report, copies)
 
     def header(self) -> manifest.Header:
         """Give the manifest's first line."""
@@ -348,7 +324,7 @@ class BackupRun:
             mode=mode,
             format=self.format,
             created=self.started_at.astimezone(UTC).isoformat(),
-            sources=self.sources,
+            sources=list(self._about.sources),
             program=f"pybak {__version__}",
             split=self._payload,
             seq=self.seq,
@@ -364,7 +340,8 @@ class BackupRun:
     def _accounts(self, kept: Filtered) -> Accounts:
         known = (*self._source_problems, *self._chosen.problems)
         selection = self._selection or select_all(kept)
-        return Accounts(self.roots, kept, selection, known, self._chosen.base)
+        base, newest = self._chosen.base, self._chosen.newest
+        return Accounts(self.roots, kept, selection, known, base, newest)
 
     def request_cancel(self) -> None:
         """Ask the stages to stop soon."""
@@ -382,124 +359,34 @@ class BackupRun:
 
     def plan_summary(self, plan: BackupPlan, kept: Filtered) -> PlanSummary:
         """Describe a plan for `--dry-run`."""
-        outcome = self._accounts(kept).planned()
-        return PlanSummary(
-            job=self.job_given,
-            sources=tuple(self.sources),
-            destination=str(self._archive_name(self.destination.path)),
-            format=self.format,
-            encrypted=self._encrypted,
-            split=self._split,
-            checksums=tuple(self._sum_kinds),
-            history=self._history(),
-            is_unchanged=self.is_unchanged,
-            files=outcome.files,
-            folders=kept.folders,
-            bytes=plan.bytes,
-            batches=plan.batches,
-            workers=plan.workers,
-            cluster=plan.cluster,
-            engine=engine_name(plan.format, plan.level),
-            level=plan.level,
-            excluded_by=dict(kept.excluded),
-            errors=outcome.errors,
-            skipped=outcome.skipped,
-        )
-
-    def _history(self) -> Comparison:
-        """Say what the run was compared with."""
-        mode, base, reasons = self._chosen.mode, self._chosen.base, self._chosen.reasons
-        return Comparison(
-            mode=mode,
-            reasons=reasons,
-            base_run=base.run_id if base is not None else None,
-            base_started_at=base.started_at if base is not None else None,
-            gone=self._selection.gone if self._selection is not None else 0,
-        )
+        return self._summing(kept).planned(plan, self.destination.path, self.copies)
 
     def report(
         self,
         *,
         kept: Filtered,
         assembly: Assembly,
-        stored: local.Published,
+        stored: local.Published | remote.Published,
         now: datetime | None = None,
     ) -> BackupReport:
         """Sum up a finished run. Holds all problems in memory."""
-        taken = Taken(assembly.files, assembly.problems, assembly.absent)
-        outcome = self._accounts(kept).outcome(taken)
-        return msgspec.structs.replace(
-            self._report(kept, outcome, now),
-            status=outcome.status,
-            archive=str(self._archive_name(stored.path)),
-            volumes=stored.volumes,
-            checksum_files=tuple(str(path) for path in stored.checksum_files),
-            lost=assembly.lost,
-            bytes_read=assembly.bytes_read + self._bytes_compared,
-            bytes_stored=sum(volume.size for volume in stored.volumes),
-        )
+        return self._summing(kept).finished(assembly, stored, now)
 
     def unchanged_report(self, kept: Filtered, *, now: datetime | None = None) -> BackupReport:
         """Sum up a run that found nothing to write."""
-        outcome = self._accounts(kept).planned()
-        return msgspec.structs.replace(
-            self._report(kept, outcome, now),
-            status=UNCHANGED,
-            bytes_read=self._bytes_compared,
-        )
+        return self._summing(kept).unchanged(now)
 
-    def _report(self, kept: Filtered, outcome: Outcome, now: datetime | None) -> BackupReport:
-        """Give what all reports of this run have in common."""
-        return BackupReport(
-            status=outcome.status,
-            run_id=self.run_id,
-            job=self.job_given,
-            format=self.format,
-            encrypted=self._encrypted,
-            history=self._history(),
-            files=outcome.files,
-            folders=kept.folders,
-            duration_seconds=((now or datetime.now(UTC)) - self.started_at).total_seconds(),
-            level=self.options.level,
-            excluded_by=dict(kept.excluded),
-            errors=outcome.errors,
-            skipped=outcome.skipped,
-        )
-
-    @property
-    def _bytes_compared(self) -> int:
-        return self._selection.bytes_read if self._selection is not None else 0
-
-    def _archive_name(self, path: Path) -> Path:
-        """Give what people name to get the archive back: the file, or the set without number."""
-        if self.is_wrapped and self._split is None:
-            return path.with_name(path.name + WRAPPED_SUFFIX)
-        return path
+    def _summing(self, kept: Filtered) -> Summing:
+        accounts = self._accounts(kept)
+        return Summing(self._about, kept, self._chosen, self._selection, accounts)
 
     def owner_names(self, kept: Filtered) -> tuple[dict[str, str], dict[str, str]]:
         """Give the names of the owner and group ids that occur in the archive."""
-        uids, gids = set(), set()
-        selected = self._selection.entries if self._selection is not None else kept.entries
-        for entry in read_entries(selected):
-            uids.add(entry.uid)
-            gids.add(entry.gid)
-        users, groups = {}, {}
-        for uid in uids:
-            with contextlib.suppress(KeyError):
-                users[str(uid)] = pwd.getpwuid(uid).pw_name
-        for gid in gids:
-            with contextlib.suppress(KeyError):
-                groups[str(gid)] = grp.getgrgid(gid).gr_name
-        return users, groups
+        return owners_of(self._selection.entries if self._selection is not None else kept.entries)
 
     def close(self) -> None:
-        """Remove the work folders, and folders made for nothing."""
-        for folder in self._folders:
-            folder.remove()
-        if self._made_staging is not None:
-            with contextlib.suppress(OSError):  # someone else uses it by now
-                self._made_staging.rmdir()
-        self.destination.undo()
+        """Take back what is not published, remove work folders, and folders made for nothing."""
+        self._place.close()
 
     def __enter__(self) -> Self:
         return self
@@ -511,13 +398,3 @@ class BackupRun:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _identities(paths: Iterable[Path]) -> frozenset[tuple[int, int]]:
-    """Give (device, inode) of those that are there."""
-    found = set()
-    for path in paths:
-        with contextlib.suppress(OSError):
-            status = path.stat()
-            found.add((status.st_dev, status.st_ino))
-    return frozenset(found)

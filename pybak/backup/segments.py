@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
 from pybak import staging
+from pybak.backup.output import Output
 from pybak.backup.plan import index_path
 from pybak.backup.read_source import State
 from pybak.formats.deflate import Buffer
@@ -98,6 +100,20 @@ class SegmentIndex(msgspec.Struct, frozen=True, array_like=True):
     def problems(self) -> list[Problem]:
         """What was wrong with the sources."""
         return unpack_problems(self.packed_problems)
+
+
+class Segment(NamedTuple):
+    """Where the bytes of a segment are: in the file `path`, or where `lay_sent` lays them down."""
+
+    path: Path
+    lay_sent: Callable[[], None] | None = None
+
+    def lay(self, index: SegmentIndex, output: Output) -> None:
+        """Lay it behind what is there. Raises OSError."""
+        if self.lay_sent is not None:
+            self.lay_sent()
+        else:
+            output.append_file(self.path, index.size, index.sha256)
 
 
 class LaidDown(NamedTuple):

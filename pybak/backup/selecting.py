@@ -1,36 +1,38 @@
 """Choose what of a run's files goes into its archive, by its options and what the walk met.
 
 A comparison with another snapshot than the newest misses two things: that nothing has changed since
-the newest one, and what must be kept of it where the walk could not look. So the newest one has a
-say too: a differential run that may not go by the full snapshot becomes an incremental one, and so
-does a full run that is merely due while a part of the sources is out of reach.
+the newest one, and what must be kept of it where the walk could not look. So a differential run is
+compared with the newest one, and what differs from the full one is told by that; it becomes an
+incremental run where nothing does. A full run that is merely due waits, as an incremental one,
+while a part of the sources is out of reach.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from pybak.backup.base import Base
-from pybak.backup.compare import How, Selection, select_all, select_changes
+from pybak.backup.compare import Seen, select_changes
 from pybak.backup.filter import Filtered
 from pybak.backup.gone import (
     Guarded,
     empty_folders,
     guard_unlisted,
     kept_as,
-    member_names,
+    still_without_disk,
     unmounted,
 )
 from pybak.backup.mode import INCREMENTAL, Chosen
-from pybak.entries import FILE, Root, read_entries
+from pybak.backup.selection import Selection, select_all
+from pybak.backup.verdicts import How
+from pybak.entries import Root
 from pybak.options import BackupOptions
 from pybak.problems import Problem, read_problems
 
-_OUT_OF_REACH = "not with the full one: a part of the sources can't be read"
 _AS_THE_FULL_ONE = "not with the full one: nothing differs from that"
 _NOT_YET = "for the full run that is due must wait: a part of the sources can't be read"
 
@@ -85,6 +87,7 @@ class _Selecting:
             ignore_inode=options.ignore_inode,
             by_content=options.checksum_compare,
             allow_empty=options.allow_empty,
+            dedupe=options.dedupe,
         )
         of_walk, of_rules = (list(read_problems(path)) for path in kept.problems)
         self._missing = missing
@@ -97,20 +100,22 @@ class _Selecting:
         """Give what the walk could not see."""
         return guard_unlisted(self._roots, self._missing, self._of_walk)
 
-    def against(
-        self, base: Base, guarded: Guarded | None = None, folder: Path | None = None
-    ) -> Selection:
-        """Compare with a snapshot; the names without their disks are added to `guarded`."""
+    def against(self, base: Base, older: Base | None = None) -> Selection:
+        """Compare with a snapshot, and by that with an older one."""
         failures = dict(base.failures())
+        missed = self._still_without_disk(base)
+        is_forced = any(failures.get(one.path) != one.code for one in self._problems)
+        if self._how.allow_empty:
+            # The next runs go by what this one's history tells.
+            is_forced, missed = is_forced or bool(missed), []
         return select_changes(
             self.kept,
             self._roots,
             base,
-            folder or self._folder,
+            self._folder,
+            older=older,
             how=self._how,
-            guarded=self.guarded() if guarded is None else guarded,
-            failures=failures,
-            is_forced=any(failures.get(one.path) != one.code for one in self._problems),
+            seen=Seen(self.guarded(), failures, missed, is_forced),
             threads=self._threads,
             stop=self._stop,
         )
@@ -124,49 +129,21 @@ class _Selecting:
                 guarded.add(name)
             if kept_as(newest, guarded):
                 return Chosen(INCREMENTAL, newest, (_NOT_YET,)), self.against(newest)
-        problems = tuple(problem for _, problem in found)
+        missed = [] if self._how.allow_empty else self._still_without_disk(newest)
+        problems = tuple({one.path: one for one in (*missed, *(one for _, one in found))}.values())
         return chosen, msgspec.structs.replace(select_all(self.kept), problems=problems)
 
     def _without_disk(self, newest: Base) -> list[tuple[bytes, Problem]]:
         folders = empty_folders(self.kept.entries, self._roots)
         return list(unmounted(folders, newest, self._roots))
 
+    def _still_without_disk(self, newest: Base) -> list[Problem]:
+        told = frozenset(map(os.fsencode, newest.without_disk()))
+        return list(still_without_disk(told, self.kept.entries, self._roots)) if told else []
+
     def differential(self, chosen: Chosen, base: Base, newest: Base) -> tuple[Chosen, Selection]:
         """Select what differs from the full snapshot, where that tells all there is to tell."""
-        guarded = self.guarded()
-        since = self._folder / "newest"
-        since.mkdir(exist_ok=True)
-        since_newest = self.against(newest, guarded, since)
-        if since_newest.is_empty:
-            return chosen, since_newest
-        since_full = self.against(base, guarded)
-        bytes_read = since_newest.bytes_read + since_full.bytes_read
-        for path, _ in newest.failures():
-            self._guard(guarded, os.fsencode(path))
-        for unreadable in self._unreadable(since_full):
-            self._guard(guarded, unreadable)
-        if kept_as(base, guarded) != kept_as(newest, guarded):
-            why = _OUT_OF_REACH
-        elif since_full.is_empty:
-            why = _AS_THE_FULL_ONE
-        else:
-            # A disk that was mounted since the full run is known to the newest snapshot alone.
-            problems = {one.path: one for one in (*since_newest.problems, *since_full.problems)}
-            return chosen, msgspec.structs.replace(
-                since_full, problems=tuple(problems.values()), bytes_read=bytes_read
-            )
-        chosen = Chosen(INCREMENTAL, newest, (why,))
-        return chosen, msgspec.structs.replace(since_newest, bytes_read=bytes_read)
-
-    def _guard(self, guarded: Guarded, path: bytes) -> None:
-        for name in member_names(self._roots, path):
-            guarded.add(name)
-
-    def _unreadable(self, selected: Selection) -> Iterator[bytes]:
-        """Yield the files that will fail, as far as their permissions tell."""
-        by_effective = os.access in os.supports_effective_ids
-        for entry in read_entries(selected.entries):
-            self._stop()
-            path = self._roots[entry.root].disk_path(entry.path)
-            if entry.kind == FILE and not os.access(path, os.R_OK, effective_ids=by_effective):
-                yield path
+        selected = self.against(newest, base)
+        if selected.goes_by_newest:
+            chosen = Chosen(INCREMENTAL, newest, (_AS_THE_FULL_ONE,))
+        return chosen, selected

@@ -1,14 +1,19 @@
-"""What a run's options mean: its format, its rules, and whether they fit its password."""
+"""What a run's options mean: format, rules, workers, and whether they fit its password."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from pybak.backup.plan import ZIP
 from pybak.backup.rules import Rules
 from pybak.errors import PlanError
+from pybak.formats.streams import memory_bytes
 from pybak.formats.suffixes import format_of_name
 from pybak.options import BackupOptions
+from pybak.resources import Share, default_workers, share_memory, usable_cpus
+from pybak.units import parse_size
 
-_NETWORK = ("tcp://", "tls://")
+NETWORK: Final = ("tcp://", "tls://")
 
 
 def archive_format(options: BackupOptions, output: str | None) -> str:
@@ -32,7 +37,7 @@ def check_password(options: BackupOptions, *, encrypted: bool) -> None:
     """Raise PlanError where a password is missing, or can't get to where it is needed."""
     if options.hide_names and not encrypted:
         raise PlanError("--hide-names: needs a password; give it with -p")
-    if encrypted and options.password_block is None and options.cluster.startswith(_NETWORK):
+    if encrypted and options.password_block is None and options.cluster.startswith(NETWORK):
         raise PlanError(
             f"--cluster: a typed password does not reach the workers of {options.cluster}; "
             "keep it in a Prefect block and name that with --password-block"
@@ -49,3 +54,10 @@ def rules_of(options: BackupOptions) -> Rules:
         one_file_system=options.one_file_system,
         use_markers=not options.ignore_markers,
     )
+
+
+def share_of(options: BackupOptions, archive_format: str) -> Share:
+    """Give how many workers there are, and what memory each may take."""
+    limit = parse_size(options.memory_limit) if options.memory_limit else None
+    wanted = options.workers or default_workers(usable_cpus())
+    return share_memory(wanted, limit, more_bytes=memory_bytes(archive_format, options.level))

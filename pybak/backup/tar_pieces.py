@@ -11,11 +11,18 @@ import threading
 from typing import Final, NamedTuple
 
 from pybak.backup.segments import Mark, SegmentWriter
-from pybak.formats.deflate import Buffer, crc32
+from pybak.formats.deflate import Buffer, crc32, looks_incompressible
 from pybak.formats.streams import Codec, Piece
 from pybak.formats.tar_records import BLOCK
 
 _ZEROS: Final = bytes(BLOCK)
+
+# A member of some size begins near the start of a piece, so that it alone can be fetched from far
+# without much that is before it. What packs well is not much, and pieces for a long look back are
+# long for a reason: these are not cut for that, for it would cost some percent.
+_LARGE: Final = 512 << 10
+_MOST_BEFORE: Final = 1 << 20
+_SHORT_PIECE: Final = 8 << 20
 
 
 class PieceMark(NamedTuple):
@@ -62,14 +69,30 @@ class PieceWriter:
             self._cut(self._piece_bytes)
 
     def enclose(self, header: bytes, length: int) -> None:
-        """Take in a member: `header`, `length` bytes that were put behind it, and its padding."""
+        """Take in a member: `header`, `length` bytes that were put behind it, and its padding.
+
+        One of some size begins a piece if much would be before it.
+        """
         start = self._filled
         end = start + len(header)
         self._view[start:end] = header
         end += length
         if pad := -length % BLOCK:
             self._view[end : end + pad] = _ZEROS[:pad]
-        self.grow(end + pad - start)
+        end += pad
+        if length >= _LARGE and start >= _MOST_BEFORE and self._is_cut_early():
+            self._flush()
+            self._view[: end - start] = self._view[start:end]
+        self.grow(end - start)
+
+    def _is_cut_early(self) -> bool:
+        if self._piece_bytes > _SHORT_PIECE:
+            return False
+        if not self.pieces:
+            half = self._filled // 2
+            halves = self._view[:half], self._view[half : self._filled]
+            return any(map(looks_incompressible, halves))
+        return self.pieces[-1].stored * 5 > self.pieces[-1].plain * 2
 
     def add(self, block: Buffer) -> None:
         """Append bytes."""

@@ -24,7 +24,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from pybak.catalog import schema
 from pybak.catalog.address import HOW_TO_SAY, file_of, is_sqlite, parse, place_of
-from pybak.catalog.failures import REBUILD, sqlite_code, translated, unusable
+from pybak.catalog.failures import REBUILD, CatalogError, sqlite_code, translated, unusable
+from pybak.catalog.read_only import FixedFile, is_read_only
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -46,8 +47,9 @@ _SCHEMA_LOCK: Final = 0x5079_4261_6B01
 class Database:
     """A catalog's database. Nothing is opened before it is first used.
 
-    The first use makes the tables where there are none and brings older ones up to date. All
-    failures are CatalogErrors.
+    The first use makes the tables where there are none and brings older ones up to date. A file
+    that can't be written is read as it is (`pybak.catalog.read_only`). All failures are
+    CatalogErrors.
     """
 
     def __init__(self, url: str) -> None:
@@ -56,6 +58,7 @@ class Database:
         self._lock = threading.Lock()
         self._parsed: URL | None = None
         self._engine: Engine | None = None
+        self._fixed: FixedFile | None = None
 
     @property
     def is_postgres(self) -> bool:
@@ -70,10 +73,16 @@ class Database:
     @property
     def engine(self) -> Engine:
         """The engine, opened and with the present schema."""
+        return self._opened()[0]
+
+    def _opened(self) -> tuple[Engine, FixedFile | None]:
         with self._lock:
+            if self._engine is not None and self._fixed is not None and self._fixed.has_moved():
+                self._engine.dispose()
+                self._engine = None
             if self._engine is None:
                 self._engine = self._open()
-            return self._engine
+            return self._engine, self._fixed
 
     def open(self) -> None:
         """Open it now, as the first use would."""
@@ -93,13 +102,24 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Begin to read; all queries of the block see the state of its first one."""
-        engine = self.engine
-        with translated(self.where), engine.connect() as connection:
-            if self.is_postgres:
-                connection = connection.execution_options(isolation_level="REPEATABLE READ")
-            with connection.begin():
-                yield connection
+        """Begin to read; all queries of the block see the state of its first one.
+
+        What can't be read so raises CatalogError, at the end of the block at the latest: a file
+        that can't be written here, and that its owner wrote meanwhile.
+        """
+        engine, fixed = self._opened()
+        try:
+            with translated(self.where), engine.connect() as connection:
+                if self.is_postgres:
+                    connection = connection.execution_options(isolation_level="REPEATABLE READ")
+                with connection.begin():
+                    yield connection
+        except CatalogError as error:
+            if fixed is not None and fixed.has_moved():
+                raise fixed.moved() from error
+            raise
+        if fixed is not None and fixed.has_moved():
+            raise fixed.moved()
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -138,14 +158,20 @@ class Database:
         url = self._url
         where = place_of(url)
         with translated(where, opening=True):
+            fixed: FixedFile | None = None
             if self.is_postgres:
                 engine = _postgres(url)
             else:
                 if (path := file_of(url)) is not None:
                     _prepare_file(path)
-                engine = _sqlite(url)
+                    fixed = FixedFile(path) if is_read_only(path) else None
+                engine = _sqlite(url, fixed)
+            self._fixed = fixed
             try:
-                _settle(engine, where, _patience(url))
+                if fixed is not None:
+                    _check_schema(engine, where)
+                else:
+                    _settle(engine, where, _patience(url))
             except BaseException:
                 engine.dispose()
                 raise
@@ -169,8 +195,11 @@ def _prepare_file(path: str) -> None:
         raise unusable(path, "file is not a database", REBUILD)
 
 
-def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": _patience(url)})
+def _sqlite(url: URL, fixed: FixedFile | None) -> Engine:
+    if fixed is not None:
+        engine = fixed.engine(timeout=_patience(url))
+    else:
+        engine = create_engine(url, connect_args={"timeout": _patience(url)})
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
@@ -209,6 +238,20 @@ def _patience(url: URL) -> float:
         return float(str(url.query["timeout"])) if is_sqlite(url) else BUSY_SECONDS
     except (KeyError, ValueError):
         return BUSY_SECONDS
+
+
+def _check_schema(engine: Engine, where: str) -> None:
+    """Raise CatalogError unless a catalog that can't be changed has the present schema."""
+    with engine.connect() as connection:
+        revision = schema.revision_of(connection, where)
+    if revision is None:
+        raise unusable(where, "it is empty and can't be written", HOW_TO_SAY)
+    if revision != schema.HEAD:
+        raise CatalogError(
+            f"{where}: an older PyBak made this catalog (schema {revision}, this one reads "
+            f"{schema.HEAD}), and it can't be changed here; let its owner run any command once, or "
+            "set PYBAK_CATALOG_URL to a copy in a folder of yours"
+        )
 
 
 def _settle(engine: Engine, where: str, patience: float) -> None:

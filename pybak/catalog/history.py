@@ -11,12 +11,25 @@ from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Select
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
 from pybak.catalog.engine import Database
-from pybak.catalog.models import DELETING, Archive, FileError, Job, Run, Volume, escaped, unescaped
+from pybak.catalog.models import (
+    DELETING,
+    Archive,
+    ArchiveCopy,
+    CopyVolume,
+    FileError,
+    Job,
+    Run,
+    Volume,
+    escaped,
+    unescaped,
+)
+from pybak.catalog.needs import read_needs
 from pybak.catalog.rows import Row, stream
 from pybak.catalog.snapshots import FULL
+from pybak.problems import STORAGE
 from pybak.report.status import PARTIAL, SUCCESS
 
 Digest = tuple[str | None, tuple[tuple[int, str], ...]]
@@ -49,8 +62,20 @@ class StoredVolume(msgspec.Struct, frozen=True):
     parts: tuple[tuple[int, str], ...] = ()
 
 
+class CopyFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A further place of an archive. `is_leaving` while its files are being deleted."""
+
+    id: int
+    name: str
+    is_leaving: bool
+    volumes: tuple[StoredVolume, ...]
+
+
 class ArchiveFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """An archive of the catalog. `is_leaving` once its removal is decided."""
+    """An archive of the catalog. `is_leaving` once its removal is decided.
+
+    `name` and `volumes` are those of its first place; see `pybak.catalog.copies.places`.
+    """
 
     id: int
     run_id: str
@@ -62,10 +87,15 @@ class ArchiveFacts(msgspec.Struct, frozen=True, kw_only=True):
     members: int
     is_leaving: bool
     volumes: tuple[StoredVolume, ...] = ()
+    copies: tuple[CopyFacts, ...] = ()
 
 
 class Version(NamedTuple):
-    """A member as some snapshots have it: from `first_seq` to before `gone_seq`."""
+    """A member as some snapshots have it: from `first_seq` to before `gone_seq`.
+
+    `member` is the name that its content has in the archive, None if all of the member is there
+    under its own (`pybak.catalog.models.FileVersion`).
+    """
 
     path: bytes
     kind: str
@@ -80,11 +110,12 @@ class Version(NamedTuple):
     archive_id: int
     first_seq: int
     gone_seq: int | None
+    member: bytes | None = None
 
 
 VERSION_COLUMNS = (
     "path, kind, size, mtime_ns, mode, uid, gid, changed, sha256, parts, archive_id, first_seq, "
-    "gone_seq"
+    "gone_seq, member"
 )
 _IDS_AT_ONCE = 500
 _IN_SNAPSHOT = "job_id = ? AND first_seq <= ? AND (gone_seq IS NULL OR gone_seq > ?)"
@@ -157,12 +188,11 @@ class History:
         return _first(self._of(query))
 
     def archives(self, snapshot: Snapshot) -> list[ArchiveFacts]:
-        """List the archives that hold what is in a snapshot, in the order they were made."""
-        statement = f"SELECT DISTINCT archive_id FROM file_version WHERE {_IN_SNAPSHOT}"  # noqa: S608
-        with self._database.reading() as connection:
-            place = self._place(connection, snapshot)
-            ids = [row[0] for row in stream(connection, statement, place)] if place else []
-        return self.archives_by_id(ids)
+        """List the archives that a snapshot needs, in the order they were made.
+
+        They hold its members, or tell of them (`pybak.catalog.needs`).
+        """
+        return self.archives_by_id(self.needs([snapshot])[snapshot.run_id])
 
     def archives_of_job(self, job: str) -> list[ArchiveFacts]:
         """List all archives of a job, in the order they were made."""
@@ -175,14 +205,15 @@ class History:
         wanted = sorted(set(ids))
         volumes: dict[int, list[StoredVolume]] = defaultdict(list)
         archives: list[Archive] = []
+        copies: dict[int, list[CopyFacts]] = defaultdict(list)
         with self._session() as session:
             for at in range(0, len(wanted), _IDS_AT_ONCE):
                 some = wanted[at : at + _IDS_AT_ONCE]
                 known = select(Volume).where(col(Volume.archive_id).in_(some))
                 for row in session.exec(known.order_by(col(Volume.number))):
-                    parts = tuple((size, digest) for size, digest in row.parts or ())
-                    facts = StoredVolume(row.uri, row.size, row.sha256, parts)
-                    volumes[row.archive_id].append(facts)
+                    volumes[row.archive_id].append(_volume(row))
+                for copy, facts in _copies(session, some):
+                    copies[copy].append(facts)
                 query = select(Archive).where(col(Archive.id).in_(some))
                 archives += session.exec(query.order_by(col(Archive.id)))
         return [
@@ -190,35 +221,29 @@ class History:
                 id=row.id, run_id=row.run_id, job=row.job, name=row.name, format=row.format,
                 encrypted=row.encrypted, size=row.size, members=row.members,
                 is_leaving=row.state == DELETING, volumes=tuple(volumes[row.id]),
+                copies=tuple(copies[row.id]),
             )
             for row in archives
             if row.id is not None
         ]  # fmt: skip
 
-    def needs(self, snapshots: Iterable[Snapshot]) -> dict[str, frozenset[int]]:
+    def needs(
+        self, snapshots: Iterable[Snapshot], *, with_bases: bool = True
+    ) -> dict[str, frozenset[int]]:
         """Give, by run id, the numbers of the archives that each snapshot needs.
 
-        One pass over the versions of each job, however many snapshots there are.
+        One pass over the versions of each job, however many snapshots there are. For `with_bases`
+        see `pybak.catalog.needs`.
         """
         by_job: dict[str, list[Snapshot]] = defaultdict(list)
         for snapshot in snapshots:
             by_job[snapshot.job].append(snapshot)
-        statement = (
-            "SELECT archive_id, first_seq, gone_seq FROM file_version WHERE job_id = ? "
-            "GROUP BY archive_id, first_seq, gone_seq"
-        )
         found: dict[str, frozenset[int]] = {}
         with self._database.reading() as connection:
             for job, members in by_job.items():
-                number = _job_id(connection, job)
-                spans = list(stream(connection, statement, (number,)))
-                for snapshot in members:
-                    seq = snapshot.seq
-                    found[snapshot.run_id] = frozenset(
-                        archive
-                        for archive, first, gone in spans
-                        if first <= seq and (gone is None or gone > seq)
-                    )
+                needs = read_needs(connection, job)
+                for one in members:
+                    found[one.run_id] = needs.of(one.seq, with_bases=with_bases)
         return found
 
     def states(self, snapshot: Snapshot) -> Iterator[Row]:
@@ -265,20 +290,34 @@ class History:
 
     def names(
         self, snapshot: Snapshot, containing: Iterable[bytes] = ()
-    ) -> Iterator[tuple[bytes, int]]:
+    ) -> Iterator[tuple[bytes, int, bool]]:
         """Yield the name of every member of a snapshot and its archive's number, in no order.
 
-        With `containing` only names in which one of these stands.
+        The last value tells whether only its content is there (`references`). With `containing`
+        only names in which one of these stands.
         """
-        statement = f"SELECT path, archive_id FROM file_version WHERE {_IN_SNAPSHOT}"  # noqa: S608
+        statement = (
+            "SELECT path, archive_id, member IS NOT NULL "  # noqa: S608 - our own names
+            f"FROM file_version WHERE {_IN_SNAPSHOT}"
+        )
         fragments = tuple(escaped(os.fsdecode(fragment)) for fragment in containing)
         find = "strpos" if self._database.is_postgres else "instr"
         if fragments:
             statement += f" AND ({' OR '.join([f'{find}(path, ?) > 0'] * len(fragments))})"
         with self._database.reading() as connection:
             if place := self._place(connection, snapshot):
-                for path, archive in stream(connection, statement, place + fragments):
-                    yield os.fsencode(unescaped(path)), archive
+                for path, archive, is_reference in stream(connection, statement, place + fragments):
+                    yield os.fsencode(unescaped(path)), archive, bool(is_reference)
+
+    def references(self, snapshot: Snapshot) -> Iterator[Version]:
+        """Yield the members of a snapshot that have only their content in an archive, by name."""
+        statement = (
+            f"SELECT {VERSION_COLUMNS} FROM file_version "  # noqa: S608 - our own names
+            f"WHERE {_IN_SNAPSHOT} AND member IS NOT NULL ORDER BY path"
+        )
+        with self._database.reading() as connection:
+            if place := self._place(connection, snapshot):
+                yield from map(version_of, stream(connection, statement, place))
 
     def versions_of(self, path: bytes, job: str | None = None) -> list[tuple[str, Version]]:
         """List all versions of the member `path`, with their job, the oldest first."""
@@ -319,6 +358,15 @@ class History:
             query = select(FileError).where(FileError.run_id == run_id)
             return list(session.exec(query.order_by(col(FileError.id))))
 
+    def lack(self, snapshot: Snapshot) -> str | None:
+        """Say what a snapshot lacks since the catalog was made anew; None if nothing.
+
+        A rebuild that misses an archive leaves that with the run's own.
+        """
+        found = self.errors(snapshot.run_id)
+        own = (one for one in found if one.code == STORAGE and one.path == snapshot.archive)
+        return next((one.message for one in own), None)
+
     def _session(self) -> Any:
         return self._database.session()
 
@@ -329,6 +377,34 @@ class History:
     def _place(self, connection: Connection, snapshot: Snapshot) -> tuple[int, int, int] | None:
         number = _job_id(connection, snapshot.job)
         return (number, snapshot.seq, snapshot.seq) if number is not None else None
+
+
+def _volume(row: Volume | CopyVolume) -> StoredVolume:
+    parts = tuple((size, digest) for size, digest in row.parts or ())
+    return StoredVolume(row.uri, row.size, row.sha256, parts)
+
+
+def _copies(session: Session, archives: list[int]) -> Iterator[tuple[int, CopyFacts]]:
+    """Yield the further places of archives, each with the archive's number."""
+    query = select(ArchiveCopy).where(col(ArchiveCopy.archive_id).in_(archives))
+    copies = session.exec(query.order_by(col(ArchiveCopy.id))).all()
+    numbers = [copy.id for copy in copies]
+    volumes: dict[int, list[StoredVolume]] = defaultdict(list)
+    for at in range(0, len(numbers), _IDS_AT_ONCE):
+        known = select(CopyVolume).where(
+            col(CopyVolume.copy_id).in_(numbers[at : at + _IDS_AT_ONCE])
+        )
+        for row in session.exec(known.order_by(col(CopyVolume.number))):
+            volumes[row.copy_id].append(_volume(row))
+    for copy in copies:
+        if copy.id is not None:
+            yield (
+                copy.archive_id,
+                CopyFacts(
+                    id=copy.id, name=copy.name, is_leaving=copy.state == DELETING,
+                    volumes=tuple(volumes[copy.id]),
+                ),
+            )  # fmt: skip
 
 
 def _snapshots() -> Any:
@@ -365,8 +441,10 @@ def _parts(value: Any) -> tuple[tuple[int, str], ...]:
 
 def version_of(row: Row) -> Version:
     """Give the version that a row of VERSION_COLUMNS tells."""
-    path, kind, size, mtime, mode, uid, gid, changed, sha256, parts, archive, first, gone = row
+    path, kind, size, mtime, mode, uid, gid, changed, sha256, parts, archive, *rest = row
+    first, gone, member = rest
     return Version(
         os.fsencode(unescaped(path)), kind, size, mtime, mode, uid, gid, bool(changed), sha256,
         _parts(parts), archive, first, gone,
+        None if member is None else os.fsencode(unescaped(member)),
     )  # fmt: skip

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from pybak.catalog.failures import CatalogError
 from pybak.catalog.presence import has_catalog
+from pybak.storage.opening import is_remote
 from pybak.volumes.find import VolumeSet
 
 
@@ -27,7 +28,7 @@ def keep_archives(archives: Iterable[VolumeSet], *, catalog_url: str) -> Iterato
 
 
 def _jobs_of(archives: Iterable[VolumeSet], catalog_url: str) -> list[str]:
-    names = {name for archive in archives for name in _names(archive)}
+    names = {name for archive in archives for name in names_in_catalog(archive)}
     try:
         if not names or not has_catalog(catalog_url):
             return []
@@ -47,9 +48,12 @@ def _jobs_of(archives: Iterable[VolumeSet], catalog_url: str) -> list[str]:
         return []
 
 
-def _names(archive: VolumeSet) -> Iterator[str]:
+def names_in_catalog(archive: VolumeSet) -> Iterator[str]:
     """Give what a run may have called an archive, however its folder is named now."""
     for path in (archive.base, archive.paths[0]):
+        if is_remote(path):
+            yield os.fsdecode(path)
+            continue
         folder, name = os.path.split(os.path.abspath(path))
         for place in (folder, os.path.realpath(folder)):
             yield os.fsdecode(os.path.join(place, name))

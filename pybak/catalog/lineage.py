@@ -14,6 +14,7 @@ from sqlmodel import col
 from pybak.catalog.engine import Database
 from pybak.catalog.history import Snapshot
 from pybak.catalog.models import Archive, Run, escaped
+from pybak.catalog.needs import read_needs
 from pybak.catalog.rows import stream
 from pybak.report.status import PARTIAL, SUCCESS
 
@@ -47,12 +48,14 @@ def ancestors(database: Database, snapshot: Snapshot) -> list[str]:
 def rows_by_run(
     database: Database, snapshot: Snapshot, names: Iterable[bytes] | None = None
 ) -> dict[str, int]:
-    """Give how many members of a snapshot lie in the archive of each run, the oldest first.
+    """Give how many members of a snapshot need the archive of each run, the oldest first.
 
-    With `names` only these members are counted.
+    They lie there, or are told there (`pybak.catalog.needs`). With `names` only these members are
+    counted.
     """
     counts: Counter[int] = Counter()
     with database.reading() as connection:
+        needs = read_needs(connection, snapshot.job)
         job = "(SELECT id FROM job WHERE name = ?)"
         place = (escaped(snapshot.job), snapshot.seq, snapshot.seq)
         if names is None:
@@ -63,11 +66,12 @@ def rows_by_run(
         for where, chunk in wheres:
             listed = f" AND path IN ({', '.join('?' * len(chunk))})" if chunk else ""
             statement = (
-                f"SELECT archive_id, COUNT(*) FROM file_version WHERE {where} "  # noqa: S608 - our own names
-                f"AND {_IN_SNAPSHOT}{listed} GROUP BY archive_id"
+                "SELECT archive_id, first_seq, COUNT(*) FROM file_version "  # noqa: S608 - our own names
+                f"WHERE {where} AND {_IN_SNAPSHOT}{listed} GROUP BY archive_id, first_seq"
             )
-            for archive, rows in stream(connection, statement, place + chunk):
-                counts[archive] += rows
+            for archive, first, rows in stream(connection, statement, place + chunk):
+                for needed in needs.of_row(archive, first, snapshot.seq):
+                    counts[needed] += rows
         query = select(Archive.id, Archive.run_id)  # type: ignore[call-overload]
         runs = connection.execute(query.where(col(Archive.job) == snapshot.job)).all()
     return {run: counts[archive] for archive, run in sorted(runs) if counts[archive]}

@@ -156,17 +156,20 @@ class _Wanted:
         """Give the number of the advisory lock: 64 bits with a sign."""
         return int.from_bytes(self.digest[:8], "big", signed=True)
 
-    def refusal(self, holder: Holder, *, waited: bool) -> LockedError:
+    @property
+    def trouble(self) -> str:
+        """What keeps from taking it."""
         what = (
             "another run of this job is at work" if self.kind == "job"
             else "its archives are being deleted" if self.shared
             else "its archives are being read"
         )  # fmt: skip
+        return f"{printable(self.job)}: {what}"
+
+    def refusal(self, holder: Holder, *, waited: bool) -> LockedError:
         # Whoever only reads has no such option.
         advice = "" if self.shared or waited else ", or wait with --wait"
-        return LockedError(
-            f"{printable(self.job)}: {what} ({holder}); try again when it has ended{advice}"
-        )
+        return LockedError(f"{self.trouble} ({holder}); try again when it has ended{advice}")
 
 
 @contextmanager
@@ -213,7 +216,7 @@ class _Patience:
             if left <= 0:
                 raise self._wanted.refusal(holder(), waited=self._seconds > 0)
             if self._on_wait is not None:
-                self._on_wait(f"waiting for {holder()}")
+                self._on_wait(f"waiting for {holder()} ({self._wanted.trouble})")
                 self._on_wait = None
             self._sleep(min(pause, left))
             pause = min(pause * 1.5, _MOST_PAUSE_SECONDS)

@@ -89,28 +89,29 @@ def members_of_archive(
 ) -> Iterator[Version]:
     """Yield the members of an archive of which `wants` is True, by name, each once.
 
-    `wants` is given the name and whether it is a folder's; with `containing` it is only asked for
-    names in which one of these stands.
+    So are later files that have only their content there. `wants` is given the name and whether it
+    is a folder's; with `containing` it is only asked for names in which one of these stands.
     """
     fragments = tuple(escaped(os.fsdecode(fragment)) for fragment in containing)
     find = "strpos" if database.is_postgres else "instr"
     near = " OR ".join([f"{find}(path, ?) > 0"] * len(fragments))
     statement = (
-        "SELECT path, kind, size, mtime_ns, mode, uid, gid, changed, sha256, first_seq, gone_seq "  # noqa: S608 - our own words
-        f"FROM file_version WHERE archive_id = ?{f' AND ({near})' if near else ''} "
-        "ORDER BY path, first_seq"
+        "SELECT path, kind, size, mtime_ns, mode, uid, gid, changed, sha256, first_seq, gone_seq, "  # noqa: S608 - our own words
+        f"member FROM file_version WHERE archive_id = ?{f' AND ({near})' if near else ''} "
+        "ORDER BY path, member IS NOT NULL, mtime_ns, first_seq"
     )
-    last = None
+    last: tuple[str, int | None] | None = None
     with database.reading() as connection:
         for row in stream(connection, statement, (archive_id, *fragments)):
-            path, kind, *_ = row
-            if path == last:  # a later row of the same record
+            path, kind, _, mtime, *_, member = row
+            this = (path, None if member is None else mtime)
+            if this == last:  # a later row of the same record
                 continue
-            last = path
+            last = this
             name = os.fsencode(unescaped(path))
             if wants(name, kind == FOLDER):
-                size, mtime, mode, uid, gid, changed, sha256, first, gone = row[2:]
+                size, mtime, mode, uid, gid, changed, sha256, first, gone = row[2:-1]
                 yield Version(
                     name, kind, size, mtime, mode, uid, gid, bool(changed), sha256, (), archive_id,
-                    first, gone,
+                    first, gone, None if member is None else os.fsencode(unescaped(member)),
                 )  # fmt: skip

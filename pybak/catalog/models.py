@@ -127,12 +127,41 @@ class Volume(SQLModel, table=True):
     parts: list[tuple[int, str]] | None = Field(default=None, sa_column=Column(JSON))
 
 
+class ArchiveCopy(SQLModel, table=True):
+    """A further place where an archive lies, as `name` says; those of a lower `id` come first.
+
+    `state` is PRESENT, or DELETING where the files are on their way out, as after a move.
+    """
+
+    __tablename__ = "archive_copy"
+
+    id: int | None = Field(default=None, primary_key=True)
+    archive_id: int = Field(foreign_key="archive.id", index=True)
+    name: str = Field(index=True, sa_type=PathText)
+    state: str = PRESENT
+
+
+class CopyVolume(SQLModel, table=True):
+    """One file of a copy, as `Volume` has those of the first place."""
+
+    __tablename__ = "copy_volume"
+
+    copy_id: int = Field(foreign_key="archive_copy.id", primary_key=True)
+    number: int = Field(primary_key=True)
+    uri: str = Field(sa_type=PathText)
+    size: int = Field(sa_type=BigInteger)
+    sha256: str | None = None
+    parts: list[tuple[int, str]] | None = Field(default=None, sa_column=Column(JSON))
+
+
 class FileVersion(SQLModel, table=True):
     """A member as it was from the snapshot `first_seq` until the one before `gone_seq`.
 
     `path` is the member's name, `kind` one of `pybak.entries`, `device` the file system it lay
-    on. `changed` says that it moved while it was read. Numbers beyond 63 bits are wrapped or
-    clamped (`pybak.catalog.rows`). Written by statements of their own, for there are millions.
+    on. `changed` says that it moved while it was read. `member` is set where the archive holds only
+    the content, under that name, be it the same; all else is said here. Numbers beyond 63 bits are
+    wrapped or clamped (`pybak.catalog.rows`). Written by statements of their own, for there are
+    millions.
     """
 
     __tablename__ = "file_version"
@@ -163,6 +192,7 @@ class FileVersion(SQLModel, table=True):
     archive_id: int
     first_seq: int
     gone_seq: int | None = None
+    member: str | None = Field(default=None, sa_type=PathText)
 
 
 class Job(SQLModel, table=True):

@@ -8,41 +8,25 @@ archive is marked as leaving.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, delete, insert, update
 from sqlmodel import col
 
 from pybak.catalog.engine import Database
 from pybak.catalog.history import Snapshot
-from pybak.catalog.models import DELETING, PRESENT, Archive, Run, Volume, escaped
-from pybak.catalog.rows import COLUMNS, execute, stream
+from pybak.catalog.models import DELETING, PRESENT, Archive, Run, Volume
+from pybak.catalog.needs import Needs, read_needs
+from pybak.catalog.rows import COLUMNS, execute, is_postgres, row_of
 from pybak.catalog.snapshots import FULL, in_utc, job_number
+from pybak.formats.manifest_reader import FullFact
 from pybak.volumes.model import Volume as StoredVolume
 
 
-class Span(NamedTuple):
-    """That an archive holds members which are in the snapshots from `first` to before `gone`."""
-
-    archive: int
-    first: int
-    gone: int | None
-
-    def holds(self, seq: int) -> bool:
-        """Whether they are in this snapshot."""
-        return self.first <= seq and (self.gone is None or self.gone > seq)
-
-
-def spans_of(database: Database, job: str) -> list[Span]:
-    """List which archives of a job hold members of which snapshots."""
-    statement = (
-        "SELECT archive_id, first_seq, gone_seq FROM file_version "
-        "WHERE job_id = (SELECT id FROM job WHERE name = ?) "
-        "GROUP BY archive_id, first_seq, gone_seq"
-    )
+def needs_of(database: Database, job: str) -> Needs:
+    """Give what the snapshots of a job need, as it is now."""
     with database.reading() as connection:
-        return [Span(*row) for row in stream(connection, statement, (escaped(job),))]
+        return read_needs(connection, job)
 
 
 def enter_unfinished(
@@ -51,6 +35,7 @@ def enter_unfinished(
     *,
     name: str,
     format: str,  # noqa: A002 - as the column
+    encrypted: bool,
     members: int,
     volumes: Sequence[StoredVolume],
 ) -> int:
@@ -59,7 +44,7 @@ def enter_unfinished(
         result = connection.execute(
             insert(Archive).values(
                 run_id=snapshot.run_id, job=snapshot.job, name=name, format=format,
-                encrypted=False, members=members, size=sum(one.size for one in volumes),
+                encrypted=encrypted, members=members, size=sum(one.size for one in volumes),
                 created_at=in_utc(snapshot.started_at), state=DELETING,
             )
         )  # fmt: skip
@@ -90,10 +75,12 @@ def replace_archive(
     new: int,
     name: str,
     volumes: Sequence[StoredVolume],
+    rewritten: Iterable[FullFact] = (),
 ) -> None:
     """Make the run of a snapshot a full one whose archive is `new`; `old` is leaving.
 
-    `name` and `volumes` are what the new archive came to be called.
+    `name` and `volumes` are what the new archive came to be called. `rewritten` are the members
+    that are something else there than they were: a hard link that became the file.
     """
     seq = snapshot.seq
     columns = ", ".join(COLUMNS)
@@ -116,9 +103,20 @@ def replace_archive(
         )
         execute(
             connection,
-            "UPDATE file_version SET archive_id = ? WHERE job_id = ? AND first_seq = ?",
-            (new, job, seq),
+            # Rows of later runs that refer to the old archive mean members that the new one has.
+            "UPDATE file_version SET archive_id = ? "
+            "WHERE job_id = ? AND (first_seq = ? OR archive_id = ?)",
+            (new, job, seq, old),
         )
+        assigned = ", ".join(f"{column} = ?" for column in COLUMNS)
+        for fact in rewritten:
+            row = row_of(fact, is_postgres=is_postgres(connection))
+            execute(
+                connection,
+                f"UPDATE file_version SET {assigned} "  # noqa: S608 - our own names
+                "WHERE job_id = ? AND first_seq = ? AND path = ?",
+                (*row, job, seq, row[0]),
+            )
         connection.execute(
             update(Run)
             .where(col(Run.run_id) == snapshot.run_id)

@@ -7,23 +7,25 @@ statement here; `execute` translates it for the driver.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection
 
 from pybak.catalog.models import escaped
+from pybak.formats.manifest import Reference
 from pybak.formats.manifest_reader import FullFact
 
 COLUMNS: Final = (
     "path", "kind", "size", "mtime_ns", "ctime_ns", "inode", "device", "mode", "uid", "gid",
-    "changed", "sha256", "parts",
+    "changed", "sha256", "parts", "member",
 )  # fmt: skip
 """What a row says of the member; `job_id`, `archive_id`, `first_seq`, `gone_seq` come besides."""
 
 _ALL: Final = ("job_id", "archive_id", "first_seq", *COLUMNS)
 _CHUNK: Final = 10_000
+_ROWS_A_STATEMENT: Final = 50  # SQLite before 3.32 takes 999 parameters
 _MOST: Final = (1 << 63) - 1
 _WRAP: Final = 1 << 64
 _POSTGRES: Final = "postgresql"
@@ -37,11 +39,26 @@ def row_of(fact: FullFact, *, is_postgres: bool = False) -> Row:
     if fact.parts:
         parts = msgspec.json.encode([(part.size, part.sha256) for part in fact.parts]).decode()
     changed: Any = fact.changed if is_postgres else int(fact.changed)
+    mtime_ns, ctime_ns, inode, dev = fact.mtime_ns, fact.ctime_ns, fact.inode, fact.dev
     return (
-        escaped(fact.path or ""), fact.type, fact.size, clamped(fact.mtime_ns),
-        clamped(fact.ctime_ns), wrapped(fact.inode),
-        None if fact.dev is None else wrapped(fact.dev),
-        fact.mode, fact.uid, fact.gid, changed, fact.sha256, parts,
+        escaped(fact.path or ""), fact.type, fact.size,
+        mtime_ns if -_MOST <= mtime_ns <= _MOST else clamped(mtime_ns),
+        ctime_ns if -_MOST <= ctime_ns <= _MOST else clamped(ctime_ns),
+        inode if inode <= _MOST else wrapped(inode),
+        dev if dev is None or dev <= _MOST else wrapped(dev),
+        fact.mode, fact.uid, fact.gid, changed, fact.sha256, parts, None,
+    )  # fmt: skip
+
+
+def row_of_reference(one: Reference, *, is_postgres: bool = False) -> Row:
+    """Give the values of COLUMNS for a reference."""
+    changed: Any = one.changed if is_postgres else int(one.changed)
+    parts = msgspec.json.encode(one.parts).decode() if one.parts else None
+    return (
+        escaped(one.path), one.type, one.size, clamped(one.mtime_ns), clamped(one.ctime_ns),
+        wrapped(one.inode), None if one.dev is None else wrapped(one.dev), one.mode, one.uid,
+        one.gid, changed, one.sha256, parts,
+        None if one.member is None else escaped(one.member),
     )  # fmt: skip
 
 
@@ -94,12 +111,23 @@ def insert_versions(
             for row in rows:
                 copy.write_row(head + row)
         return
-    marks = ", ".join("?" * len(_ALL))
-    execute_many(
-        connection,
-        f"INSERT INTO file_version ({names}) VALUES ({marks})",  # noqa: S608 - our own names
-        (head + row for row in rows),
-    )
+    # Many rows a statement take a third less time than one each.
+    marks = ", ".join([*(str(int(number)) for number in head), *("?" * len(COLUMNS))])
+    start = f"INSERT INTO file_version ({names}) VALUES "  # noqa: S608 - our own names
+    left: list[Row] = []
+
+    def together() -> Iterator[Row]:
+        iterator = iter(rows)
+        while len(some := list(islice(iterator, _ROWS_A_STATEMENT))) == _ROWS_A_STATEMENT:
+            yield tuple(chain.from_iterable(some))
+        left.extend(some)
+
+    cursor = connection.connection.cursor()
+    try:
+        cursor.executemany(start + ", ".join([f"({marks})"] * _ROWS_A_STATEMENT), together())
+        cursor.executemany(f"{start}({marks})", left)
+    finally:
+        cursor.close()
 
 
 def stream(connection: Connection, statement: str, parameters: Row = ()) -> Iterator[Row]:

@@ -14,11 +14,30 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, insert, select, update
 
+from pybak.catalog.copies import StoredCopy, add_copies
 from pybak.catalog.failures import CatalogError
-from pybak.catalog.models import Archive, FileError, Job, Run, Volume, escaped
-from pybak.catalog.rows import Row, chunked, execute, execute_many, insert_versions, is_postgres
+from pybak.catalog.models import (
+    DELETING,
+    PRESENT,
+    Archive,
+    FileError,
+    Job,
+    Run,
+    Volume,
+    escaped,
+)
+from pybak.catalog.rows import (
+    Row,
+    chunked,
+    execute,
+    execute_many,
+    insert_versions,
+    is_postgres,
+    row_of_reference,
+)
 from pybak.catalog.rows import row_of as version_row
 from pybak.display import printable
+from pybak.formats.manifest import Reference
 from pybak.formats.manifest_reader import FullFact
 from pybak.volumes.model import Volume as StoredVolume
 
@@ -27,7 +46,10 @@ ADD_IT: Final = "run `python flows/rebuild.py DESTINATION` to have it there"
 
 
 class StoredArchive(msgspec.Struct, frozen=True, kw_only=True):
-    """An archive as it lies in storage; `name` is what people name to get it back."""
+    """An archive as it lies in storage; `name` is what people name to get it back.
+
+    `copies` are the further places where it lies.
+    """
 
     name: str
     format: str
@@ -35,6 +57,7 @@ class StoredArchive(msgspec.Struct, frozen=True, kw_only=True):
     members: int
     created_at: datetime
     volumes: Sequence[StoredVolume]
+    copies: Sequence[StoredCopy] = ()
 
 
 class SnapshotEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,17 +88,20 @@ def write_snapshot(
     archive: StoredArchive,
     records: Iterable[FullFact],
     gone: Iterable[str],
+    references: Iterable[Reference] = (),
 ) -> None:
     """Complete a run that is in the catalog by the snapshot that it made.
 
-    `records` are the members of its archive, `gone` the names that its base or an archive since
-    the full run holds and the snapshot lacks. Runs inside the caller's transaction.
+    `records` are the members of its archive, `references` what older archives hold of the
+    snapshot in a new way, `gone` the names that its base or an archive since the full run holds
+    and the snapshot lacks; they are read in this order. A reference to an archive that the catalog
+    does not know is left out. Runs inside the caller's transaction.
 
     Raises CatalogError if the row of the run is not there, as where another program put a new
     catalog into the place of this one meanwhile.
     """
     job_id = job_number(connection, end.job)
-    archive_id = _add_archive(connection, end, archive)
+    archive_id = _add_archive(connection, end.run_id, end.job, archive)
     _to_base(connection, job_id, end)
     postgres = is_postgres(connection)
     rows = (version_row(record, is_postgres=postgres) for record in records)
@@ -85,6 +111,8 @@ def write_snapshot(
         for chunk in chunked(rows):
             _close(connection, job_id, end.seq, (row[0] for row in chunk))
             insert_versions(connection, job_id, archive_id, end.seq, chunk)
+    _refer(connection, job_id, end, references)
+    if end.base_seq is not None:
         _close(connection, job_id, end.seq, map(escaped, gone))
     # What was open for no snapshot at all: copies of the base's rows that went again.
     execute(
@@ -131,13 +159,20 @@ def in_utc(moment: datetime | None) -> datetime | None:
     return moment.astimezone(UTC) if moment is not None else None
 
 
-def _add_archive(connection: Connection, end: SnapshotEnd, archive: StoredArchive) -> int:
+def add_leaving(connection: Connection, run_id: str, job: str, archive: StoredArchive) -> None:
+    """Enter an archive that another one of its run took the place of: the next prune deletes it."""
+    _add_archive(connection, run_id, job, archive, state=DELETING)
+
+
+def _add_archive(
+    connection: Connection, run_id: str, job: str, archive: StoredArchive, *, state: str = PRESENT
+) -> int:
     result = connection.execute(
         insert(Archive).values(
-            run_id=end.run_id, job=end.job, name=archive.name, format=archive.format,
+            run_id=run_id, job=job, name=archive.name, format=archive.format,
             encrypted=archive.encrypted, members=archive.members,
             size=sum(volume.size for volume in archive.volumes),
-            created_at=in_utc(archive.created_at),
+            created_at=in_utc(archive.created_at), state=state,
         )
     )  # fmt: skip
     key = result.inserted_primary_key
@@ -152,6 +187,7 @@ def _add_archive(connection: Connection, end: SnapshotEnd, archive: StoredArchiv
     ]  # fmt: skip
     if rows:
         connection.execute(insert(Volume), rows)
+    add_copies(connection, int(key[0]), archive.copies)
     return int(key[0])
 
 
@@ -173,7 +209,7 @@ def _to_base(connection: Connection, job_id: int, end: SnapshotEnd) -> None:
     )
     columns = (
         "path, kind, size, mtime_ns, ctime_ns, inode, device, mode, uid, gid, changed, sha256, "
-        "parts, archive_id"
+        "parts, member, archive_id"
     )
     execute(
         connection,
@@ -182,6 +218,30 @@ def _to_base(connection: Connection, job_id: int, end: SnapshotEnd) -> None:
         "WHERE job_id = ? AND first_seq <= ? AND gone_seq > ? AND first_seq < gone_seq",
         (end.seq, job_id, base, base),
     )
+
+
+def _refer(
+    connection: Connection, job_id: int, end: SnapshotEnd, references: Iterable[Reference]
+) -> None:
+    """Open the rows of references, in place of those of the same names."""
+    postgres = is_postgres(connection)
+    for chunk in chunked(references):  # type: ignore[arg-type]
+        some: Sequence[Reference] = chunk  # type: ignore[assignment]
+        _close(connection, job_id, end.seq, (escaped(one.path) for one in some))
+        archives = _archives(connection, end.job)
+        for run in dict.fromkeys(one.run for one in some):
+            archive = archives.get(run)
+            if archive is None:
+                continue
+            rows = (row_of_reference(one, is_postgres=postgres) for one in some if one.run == run)
+            insert_versions(connection, job_id, archive, end.seq, rows)
+
+
+def _archives(connection: Connection, job: str) -> dict[str, int]:
+    """Give the archive of each run of a job, the one that stays where a run has two."""
+    wanted = select(Archive.run_id, Archive.id).where(Archive.job == job)  # type: ignore[call-overload]
+    leaving_first = wanted.order_by(Archive.state, Archive.id)
+    return {row[0]: row[1] for row in connection.execute(leaving_first)}
 
 
 def _close(connection: Connection, job_id: int, seq: int, paths: Iterator[str]) -> None:

@@ -18,6 +18,7 @@ from pybak.cli.passwords import Password, hand_over, warn_if_weak
 from pybak.cli.prune import PruneRequest, prune_command
 from pybak.cli.rebuild import RebuildRequest, rebuild_command
 from pybak.cli.running import main
+from pybak.cli.transfer import TransferRequest, transfer_command
 
 __all__ = [
     "BackupRequest",
@@ -26,6 +27,7 @@ __all__ = [
     "PruneRequest",
     "RebuildRequest",
     "RestoreRequest",
+    "TransferRequest",
     "VerifyRequest",
     "View",
     "backup_command",
@@ -39,6 +41,7 @@ __all__ = [
     "rebuild_command",
     "restore_command",
     "run_guarded",
+    "transfer_command",
     "verify_command",
     "warn_if_weak",
 ]

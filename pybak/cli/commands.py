@@ -146,7 +146,7 @@ def backup_command(run: Callable[[BackupRequest], int]) -> click.Command:
             "What is written": ("format", "level", "password", "password_block", "hide_names",
                                 "split", "checksum"),
             "History": ("mode", "full_every", "tag", "checksum_compare", "ignore_ctime",
-                        "ignore_inode", "allow_empty", "wait", "wait_limit"),
+                        "ignore_inode", "allow_empty", "dedupe", "wait", "wait_limit"),
             "How": ("workers", "chunk_size", "memory_limit", "staging", "cluster", "dry_run"),
             "This command": _COMMON,
         },
@@ -226,7 +226,7 @@ def verify_command(run: Callable[[VerifyRequest], int]) -> click.Command:
 
     extras = (
         Setting(
-            "archives", "Archives, run ids, or `latest`.",
+            "archives", "Archives; runs' ids or `latest` for all archives that a backup needs.",
             metavar="ARCHIVE", many=True, is_path=True, in_environment=False,
         ),
         JOB,

@@ -1,4 +1,4 @@
-"""Where `pybak find` looks if no archive is named: all backups, the newest first.
+"""What `pybak find` asks the catalog: all backups, the newest first, or one that is named.
 
 What the catalog knows of an archive spares opening it. Archives of runs from before it knew their
 members are opened.
@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from pybak.cli import rows
 from pybak.cli.lines import Lines, json_close, json_open
 from pybak.display import printable
+from pybak.entries import FOLDER
 from pybak.errors import ArchiveError, PlanError
 
 if TYPE_CHECKING:
     from pybak.catalog.engine import Database
-    from pybak.catalog.history import ArchiveFacts, Version
+    from pybak.catalog.history import ArchiveFacts, History, Snapshot, Version
     from pybak.restore.select import Selector
     from pybak.volumes.find import VolumeSet
 
@@ -45,7 +46,7 @@ def known_places(database: Database, job: str | None) -> list[Place]:
             continue
         seen.add(name)
         if facts is not None:
-            if not facts.is_leaving and _is_there(facts):
+            if not facts.is_leaving and is_there(facts):
                 places.append(Place(facts=facts))
             continue
         try:
@@ -55,12 +56,16 @@ def known_places(database: Database, job: str | None) -> list[Place]:
     return places
 
 
-def _is_there(facts: ArchiveFacts) -> bool:
-    """Whether all files of an archive are; one that is not on this machine counts as there."""
-    return all(
-        not volume.uri.startswith(_FILE_SCHEME)
-        or os.path.exists(unquote_to_bytes(volume.uri.removeprefix(_FILE_SCHEME)))
-        for volume in facts.volumes
+def is_there(facts: ArchiveFacts) -> bool:
+    """Whether all files of an archive are, in any place; what is in a storage counts as there."""
+    copies = (copy.volumes for copy in facts.copies if not copy.is_leaving)
+    return any(
+        all(
+            not volume.uri.startswith(_FILE_SCHEME)
+            or os.path.exists(unquote_to_bytes(volume.uri.removeprefix(_FILE_SCHEME)))
+            for volume in volumes
+        )
+        for volumes in (facts.volumes, *copies)
     )
 
 
@@ -74,8 +79,19 @@ def matches_in(database: Database, facts: ArchiveFacts, selector: Selector) -> I
     return members_of_archive(database, facts.id, wants, selector.fragments)
 
 
+def matches_of(
+    history: History, snapshot: Snapshot, selector: Selector
+) -> dict[int, list[Version]]:
+    """Give the members of a snapshot that are wanted, by name, for each archive by its number."""
+    found: dict[int, list[Version]] = {}
+    for version in history.versions(snapshot):
+        if selector.wants(version.path, is_folder=version.kind == FOLDER):
+            found.setdefault(version.archive_id, []).append(version)
+    return found
+
+
 def add_matches(
-    out: Lines, facts: ArchiveFacts, found: Iterator[Version], *, is_first: bool
+    out: Lines, facts: ArchiveFacts, found: Iterable[Version], *, is_first: bool
 ) -> int:
     """Print what was found in an archive, if anything; give how much."""
     count = 0

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pybak.cli import rows
 from pybak.cli.building import Parsed, build_command
-from pybak.cli.found import Place, add_matches, known_places, matches_in
+from pybak.cli.found import (
+    Place,
+    add_matches,
+    is_there,
+    known_places,
+    matches_in,
+    matches_of,
+)
 from pybak.cli.history import JOB, opened_catalog
 from pybak.cli.lines import Lines, json_close, json_open
 from pybak.cli.listed import list_snapshot
@@ -46,6 +53,7 @@ if TYPE_CHECKING:
     import click
 
     from pybak.catalog.engine import Database
+    from pybak.catalog.history import History, Snapshot
     from pybak.restore.ask import Asked
     from pybak.restore.select import Selector
 
@@ -86,7 +94,7 @@ def find_command() -> click.Command:
     return _command(
         "find",
         _find,
-        about="Find members by name in archives, or in all backups in the catalog, newest first.",
+        about="Find members by name in all backups, newest first, or in archives or backups.",
         usage="[OPTIONS] PATTERN [ARCHIVE|RUN|latest]...",
         argument=Setting(
             "words", "What to find; and where, if not in all backups.",
@@ -168,10 +176,14 @@ def _find(parsed: Parsed) -> int:
     selector_of([pattern])  # refused before anything is opened
     search = _Search(pattern, parsed)
     if names:
-        places = _named_places(pattern, names, parsed)
+        named = _named(pattern, names, parsed)
         search.prepare()
-        for place in places:
-            search.look_into(place)
+        for one in named:
+            if one.archive is not None:
+                search.look_into(Place(volumes=one.archive))
+            elif one.snapshot is not None:
+                with opened_catalog() as (_, history):
+                    search.look_through(history, one.snapshot)
     else:
         with ExitStack() as stack:
             try:
@@ -184,7 +196,7 @@ def _find(parsed: Parsed) -> int:
             search.prepare()
             for place in places:
                 search.look_into(place, database)
-    return search.finish(len(places))
+    return search.finish()
 
 
 class _Search:
@@ -197,7 +209,7 @@ class _Search:
         self._password: bytes | None = None
         self._out = Lines(parsed.view)
         self._errors: list[PyBakError] = []
-        self._matches = self._hits = self._opened = 0
+        self._matches = self._hits = self._opened = self._searched = 0
 
     def prepare(self) -> None:
         """Ask for the password if need be, and begin to print."""
@@ -227,18 +239,43 @@ class _Search:
                     count = len(chosen)
             except PyBakError as why:
                 self._errors.append(why)
+        self._add(count)
+        self._searched += 1
+
+    def look_through(self, history: History, snapshot: Snapshot) -> None:
+        """Search a snapshot, in whichever archives it lies, the newest first.
+
+        An archive that is missing is remembered if anything was found in it.
+        """
+        selector = selector_of([self._pattern])
+        assert selector is not None
+        archives = history.archives(snapshot)
+        found = matches_of(history, snapshot, selector)
+        for facts in reversed(archives):
+            matches = found.get(facts.id, [])
+            self._add(add_matches(self._out, facts, matches, is_first=not self._hits))
+            if matches and not is_there(facts):
+                missing = f"{printable(facts.name)}: the archive is no longer there; put it back"
+                self._errors.append(NotFoundError(missing))
+        self._searched += len(archives)
+        self._opened += 1
+
+    def _add(self, count: int) -> None:
+        """Count what was found in one archive, and let it be seen."""
         self._matches += count
         self._hits += bool(count)
         self._out.flush()
 
-    def finish(self, places: int) -> int:
-        """Print the sum of a search of so many places; give the exit code."""
+    def finish(self) -> int:
+        """Print the sum of the search; give the exit code."""
         if self._parsed.view.json:
-            total = {"members": self._matches, "archives": self._hits, "searched": places}
+            total = {
+                "members": self._matches, "archives": self._hits, "searched": self._searched,
+            }  # fmt: skip
             self._out.add(json_close({"total": total, **_json_errors("find", self._errors)}))
         elif self._matches:
             count = format_count(self._matches, "match", "matches")
-            self._out.add(f"\n{count} in {self._hits} of {format_count(places, 'archive')}")
+            self._out.add(f"\n{count} in {self._hits} of {format_count(self._searched, 'archive')}")
         self._out.flush()
         for error in self._errors:
             print_error(str(error))
@@ -258,11 +295,11 @@ def _json_errors(command: str, errors: Sequence[PyBakError]) -> dict[str, Any]:
     }
 
 
-def _named_places(pattern: str, names: Sequence[str], parsed: Parsed) -> list[Place]:
-    """Give the archives that were named."""
+def _named(pattern: str, names: Sequence[str], parsed: Parsed) -> list[Asked]:
+    """Give the archives and snapshots that were named."""
     job = text(parsed.given.get("job"))
     try:
-        return [Place(volumes=_archive(name, job)) for name in names]
+        return [_ask(name, job) for name in names]
     except NotFoundError as error:
         if os.path.isfile(pattern):
             raise NotFoundError(f"{error} (the pattern comes first, then archives)") from error
@@ -293,15 +330,6 @@ def _whole(archive: str) -> VolumeSet:
         raise NotFoundError(message) from error
 
 
-def _archive(which: str, job: str | None) -> VolumeSet:
-    """Give one archive to search: of a run, the one that it made."""
-    asked = _ask(which, job)
-    if asked.archive is not None:
-        return asked.archive
-    assert asked.snapshot is not None
-    return _whole(asked.snapshot.archive or "")
-
-
 def _ask(which: str, job: str | None) -> Asked:
     """Find what is meant; looking makes no catalog."""
     from pybak.catalog.presence import has_catalog
@@ -309,8 +337,11 @@ def _ask(which: str, job: str | None) -> Asked:
     from pybak.paths import user_path
     from pybak.portable import from_portable
     from pybak.restore.ask import Asked, ask
+    from pybak.storage.opening import is_remote
     from pybak.volumes.find import find_volumes
 
+    if is_remote(which):
+        return Asked(find_volumes(os.fsencode(which)))
     path = user_path(from_portable(which))
     try:
         return Asked(find_volumes(os.fsencode(path)))

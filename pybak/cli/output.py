@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _WIDEST: Final = 100
 _WIDTH_OF_FILES: Final = 80
-_WITH_REPORTS: Final = ("backup", "restore", "verify", "prune", "rebuild", "drill")
+_WITH_REPORTS: Final = ("backup", "restore", "verify", "prune", "rebuild", "drill", "transfer")
 """Commands whose JSON is a report, also when they fail."""
 
 

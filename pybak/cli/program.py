@@ -79,6 +79,6 @@ class _Group(click.Command):
         formatter.write_text(
             "pybak COMMAND --help tells more. Backups are made by `python flows/backup.py`, "
             "unpacked by `python flows/restore.py`, checked by `python flows/verify.py`, removed "
-            "by `python flows/prune.py`; flows/drill.py tries them out, and flows/rebuild.py "
-            "makes a lost catalog anew."
+            "by `python flows/prune.py`, copied and moved by `python flows/transfer.py`; "
+            "flows/drill.py tries them out, and flows/rebuild.py makes a lost catalog anew."
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from pybak.cli.building import Parsed, build_command
 from pybak.cli.output import View
+from pybak.cli.passwords import PASSWORD, Password, chosen_password, password_of
 from pybak.cli.settings import Given, Setting, text
 from pybak.errors import PlanError
 
@@ -24,6 +25,7 @@ class PruneRequest:
     """A prune that was asked for; without `job` it is of all jobs, each by itself."""
 
     job: str | None
+    password: Password
     options: PruneOptions
     view: View
 
@@ -39,13 +41,15 @@ def prune_command(run: Callable[[PruneRequest], int]) -> click.Command:
             "all_jobs", "Judge the snapshots of every job, each job by itself.",
             ("--all-jobs",), flag=True, in_environment=False,
         ),
+        PASSWORD,
     )  # fmt: skip
 
     def checked(parsed: Parsed) -> int:
         job = text(parsed.given.get("job"))
         if job is None and "all_jobs" not in parsed.given:
             raise PlanError("which job? name one with --job, or give --all-jobs")
-        return run(PruneRequest(job, cast("PruneOptions", parsed.options), parsed.view))
+        options = cast("PruneOptions", parsed.options)
+        return run(PruneRequest(job, password_of(parsed.given), options, parsed.view))
 
     return build_command(
         "prune",
@@ -57,15 +61,19 @@ def prune_command(run: Callable[[PruneRequest], int]) -> click.Command:
             "Which": ("job", "all_jobs"),
             "What is kept": ("keep_last", "keep_hourly", "keep_daily", "keep_weekly",
                              "keep_monthly", "keep_yearly", "keep_within", "keep_tag"),
-            "How": ("consolidate", "dry_run", "wait", "wait_limit"),
+            "How": ("consolidate", "password", "password_block", "dry_run", "wait", "wait_limit"),
             "This command": ("config", "json", "quiet", "debug", "version", "help"),
         },
-        settle=_one_of,
+        settle=_settled,
         run=checked,
     )  # fmt: skip
 
 
-def _one_of(given: dict[str, Given], _words: Sequence[str]) -> Mapping[str, Given]:
+def _settled(given: dict[str, Given], words: Sequence[str]) -> Mapping[str, Given]:
+    return _one_of(chosen_password(given, words))
+
+
+def _one_of(given: dict[str, Given]) -> Mapping[str, Given]:
     """Keep the stronger one of `--job` and `--all-jobs`; both in one layer can't be meant."""
     if "all_jobs" in given and str(given["all_jobs"].value).lower() not in _YES:
         del given["all_jobs"]

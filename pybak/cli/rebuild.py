@@ -34,7 +34,7 @@ def rebuild_command(run: Callable[[RebuildRequest], int]) -> click.Command:
 
     extras = (
         Setting(
-            "destinations", "Folders that hold archives, or single archives.",
+            "destinations", "Folders that hold archives, here or in storages, or single archives.",
             metavar="DESTINATION", many=True, is_path=True, in_environment=False,
         ),
         PASSWORD,

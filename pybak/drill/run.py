@@ -35,7 +35,7 @@ from pybak.report.drill import DrilledArchive, DrillReport
 from pybak.report.restore import RestoreReport
 from pybak.report.status import FAILED, SUCCESS
 from pybak.restore.run import RestoreRun
-from pybak.restore.snapshot import Share, recorded_shares
+from pybak.restore.snapshot import Share, recorded_shares, references_of
 from pybak.staging import WorkFolder, remove_leftovers
 from pybak.units import format_size
 
@@ -136,11 +136,18 @@ class DrillRun(ReadRun):
         if not self.sample:
             raise PlanError(f"{printable(self.job)}: the newest backup holds nothing to restore")
         self._check_room()
-        names: dict[int, list[bytes]] = defaultdict(list)
+        versions: dict[int, list[Version]] = defaultdict(list)
         for version in self.sample:
-            names[version.archive_id].append(version.path)
-        self._archives = {one.id: one for one in self._history.archives_by_id(names)}
-        shares = recorded_shares((one, names[number]) for number, one in self._archives.items())
+            versions[version.archive_id].append(version)
+        self._archives = {one.id: one for one in self._history.archives_by_id(versions)}
+        shares = recorded_shares(
+            (
+                one,
+                [version.path for version in versions[number] if version.member is None],
+                references_of(versions[number]),
+            )
+            for number, one in self._archives.items()
+        )
         self._shares = dict(zip(self._archives, shares, strict=True))
         return shares
 
@@ -199,13 +206,13 @@ class DrillRun(ReadRun):
         maps = self._maps.get(version.archive_id)
         if maps is None:
             maps = self._maps[version.archive_id] = self._read_maps(version.archive_id, password)
-        return maps.get(version.path)
+        return maps.get(version.path if version.member is None else version.member)
 
     def _read_maps(self, archive: int, password: bytes | None) -> dict[bytes, DataMap | None]:
         share = self._shares[archive]
         try:
             with open_archive(share.volumes, password=password) as opened:
-                members = opened.listing(self.limits, share.names).members
+                members = opened.listing(self.limits, share.members).members
         except PyBakError:  # told where the restore met it
             return {}
         return {one.name: one.data_map for one in members if one.is_sparse or one.data_map}

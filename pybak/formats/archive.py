@@ -106,6 +106,12 @@ class Archive(Protocol):
     def owner(self, locator: Locator) -> tuple[int, int] | None:
         """Give (uid, gid) where only the member itself tells them, else None."""
 
+    def again(self) -> bool:
+        """Have what is read from now on be fetched anew, for bytes are damaged on their way, too.
+
+        False where nothing else could come of it.
+        """
+
     def finish(self) -> list[str]:
         """Check what was begun, at the end of a batch; say what is damaged beside contents.
 

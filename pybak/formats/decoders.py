@@ -24,7 +24,8 @@ GZIP: Final = "gz"
 BZIP2: Final = "bz2"
 ZSTD: Final = "zst"
 
-_READ = 256 << 10
+READ: Final = 256 << 10
+"""Bytes that are read of an archive at once."""
 _BLOCK = 512
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _BZIP2_MAGIC = b"BZh"
@@ -127,7 +128,7 @@ class _Input:
             return b""
         offset = self.at - self._block_at
         if not 0 <= offset <= len(self._block) - length:
-            wanted = min(max(length, _READ), self._stop - self.at)
+            wanted = min(max(length, READ), self._stop - self.at)
             self._block, self._block_at, offset = self._source.pread(wanted, self.at), self.at, 0
         data = self._block[offset : offset + length]
         self.at += len(data)
@@ -140,7 +141,7 @@ class _Input:
     def is_zero(self) -> bool:
         """Whether nothing but zeros is left."""
         at = self.at
-        while data := self.take(_READ):
+        while data := self.take(READ):
             if any(data):
                 self.at = at
                 return False
@@ -217,7 +218,7 @@ def _unpack(
         data = b""
         if engine.needs_input:
             data = read.take(step)
-            step = min(step * 4, _READ)
+            step = min(step * 4, READ)
         made = engine.decompress(data, most)
         if engine.eof:
             read.at -= len(engine.unused_data)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from pybak.entries import FILE
-from pybak.formats.manifest import Part
+from pybak.formats.manifest import Part, Reference
 from pybak.formats.manifest_reader import Head
 from pybak.formats.zip_directory import Member
 from pybak.problems import Problem
@@ -93,7 +94,8 @@ class Listing(NamedTuple):
 
     `problems` are about the archive as a whole. `missing` are name and kind of members that the
     manifest lists and the archive lacks. `encrypted` tells whether any member needs a password
-    that was not given. `head` is the manifest's first line, if there is a good one.
+    that was not given. `head` is the manifest's first line, if there is a good one, and
+    `references` are what it says to be in other archives.
     """
 
     members: list[Listed]
@@ -102,3 +104,4 @@ class Listing(NamedTuple):
     missing: list[tuple[bytes, str]]
     encrypted: bool = False
     head: Head | None = None
+    references: Sequence[Reference] = ()

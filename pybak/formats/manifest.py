@@ -2,9 +2,9 @@ r"""The file list inside an archive: what the archive's own directory can't tell
 
 A manifest is the archive's last member, `.pybak/manifest.jsonl.gz`: JSON lines in gzip members
 laid end to end. The first line describes the run (`Header`), then one line a member (`Record`),
-then what the run found gone (`gone_lines`) and could not save (`error_lines`), and the last one
-closes it (`Trailer`). Each batch writes its own lines as one gzip member, so the manifest is made
-side by side as well.
+then what its snapshot has of older archives in a new way (`Reference`), what the run found gone
+(`gone_lines`) and could not save (`error_lines`), and the last one closes it (`Trailer`). Each
+batch writes its own lines as one gzip member, so the manifest is made side by side as well.
 
 An archive of a run that was compared with an earlier snapshot holds what is new and changed. What
 its own snapshot is: the members of any of its `bases`, less those gone, with those of the archives
@@ -38,6 +38,9 @@ from pybak.problems import Problem
 MEMBER_NAME: Final = b".pybak/manifest.jsonl.gz"
 VERSION: Final = 2
 """Version 1 had neither gone nor error lines, and no fields that tell of other runs."""
+WITH_REFERENCES: Final = 3
+"""The version of a manifest that has references: who does not know them would miss files."""
+NEWEST: Final = WITH_REFERENCES
 
 LINE_NAMES: Final = 1000
 """How many names or errors a line lists at most."""
@@ -56,8 +59,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     `created` is ISO 8601 in UTC. `seq` is the run's number in its job. `mode` is `full`, or names
     how the run relates to `base_run`, whose snapshot it was compared with; that one goes back to
     `full_run`. `bases` are all runs from `base_run` to that one, the nearest first, and `needs`
-    those of them whose archives hold members of this run's snapshot. `split` is how many of the
-    archive's bytes a volume holds.
+    the runs whose archives hold members of this run's snapshot. `split` is how many of the
+    archive's bytes a volume holds. `lenders` are the names of the archives that references name by
+    their runs.
     """
 
     pybak_manifest: int = VERSION
@@ -75,6 +79,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     bases: list[str] | None = None
     needs: list[str] | None = None
     tags: list[str] = []
+    lenders: dict[str, str] = {}
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
@@ -120,6 +125,31 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: tuple[int, int] | None = None
     sparse: list[Run] | None = None
     holes: bool = False
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A member of the snapshot that an older archive holds, and that is not as the base has it.
+
+    Most fields are as in `Record`; `parts` are size and SHA-256. `run` is the one that made the
+    archive. With `member` only the content is there, under that name, and the rest is said here;
+    without it all of the member is there, under its own name.
+    """
+
+    path: str
+    type: str
+    size: Size
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    mode: int
+    uid: int
+    gid: int
+    run: str
+    member: str | None = None
+    sha256: str | None = None
+    parts: list[tuple[Size, str]] = []
+    changed: bool = False
+    dev: int | None = None
 
 
 VOLUME_START: Final = 4096
@@ -229,6 +259,18 @@ def pieces_line(pieces: Sequence[Piece]) -> str:
     return f'{{"pieces":{msgspec.json.encode(pieces).decode()}}}\n'
 
 
+def reference_lines(references: Iterable[Reference]) -> Iterator[str]:
+    """Yield texts of many lines, one line for each reference."""
+    for group in _grouped(map(_reference_line, references)):
+        yield "".join(group)
+
+
+def _reference_line(reference: Reference) -> str:
+    # msgspec refuses what is no UTF-8 in a path.
+    fields = msgspec.to_builtins(reference)
+    return f'{{"reference":{json.dumps(fields, separators=(",", ":"))}}}\n'
+
+
 def gone_lines(names: Iterable[bytes]) -> Iterator[str]:
     """Yield the lines that list member names which the snapshot lacks."""
     texts = (encode_basestring_ascii(fsdecode(name)) for name in names)
@@ -256,11 +298,16 @@ def _grouped(texts: Iterable[str]) -> Iterator[list[str]]:
         yield group
 
 
-def pack_closing(gone: Iterable[bytes], errors: Iterable[Problem]) -> bytes:
-    """Give the lines of what is gone and of what failed, packed; nothing where there is none."""
+def pack_closing(
+    gone: Iterable[bytes], errors: Iterable[Problem], references: Iterable[Reference] = ()
+) -> bytes:
+    """Give the lines of references, of what is gone and of what failed, packed.
+
+    Nothing where there is none.
+    """
     packed = []
     lines: list[str] = []
-    for line in chain(gone_lines(gone), error_lines(errors)):
+    for line in chain(reference_lines(references), gone_lines(gone), error_lines(errors)):
         lines.append(line)
         if len(lines) >= _PACKED_LINES:
             packed.append(pack_lines("".join(lines)))

@@ -17,7 +17,7 @@ import msgspec
 from isal import igzip_lib, isal_zlib
 
 from pybak.errors import ArchiveError
-from pybak.formats.manifest import LINE_NAMES, VERSION, Part, Size
+from pybak.formats.manifest import LINE_NAMES, NEWEST, Part, Reference, Size
 from pybak.formats.manifest_sieve import Sieve
 
 _BLOCK: Final = 1 << 20
@@ -37,7 +37,8 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     """A line as far as restore and verify need it.
 
     A member's has `path`; `pieces` stand on a line of their own, before the members that lie in
-    them; so do `gone` and `errors` behind all members; the last line has none of these.
+    them; so do `reference`, `gone` and `errors` behind all members; the last line has none of
+    these.
     """
 
     path: str | None = None
@@ -56,14 +57,17 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     sparse: list[tuple[Size, Size]] | None = None
     holes: bool = False
     pieces: list[_Piece] | None = None
+    reference: Reference | None = None
     gone: list[str] | None = None
     errors: list[tuple[str, str, str]] | None = None
     members: Size | None = None
-    users: dict[str, str] = {}
-    groups: dict[str, str] = {}
-    volume_starts: list[_Number32] = []
+    # Only the last line has these. An empty one for each of all others would cost more time than
+    # all else that is read.
+    users: dict[str, str] | None = None
+    groups: dict[str, str] | None = None
+    volume_starts: list[_Number32] | None = None
     status: str = ""
-    counts: dict[str, int] = {}
+    counts: dict[str, int] | None = None
 
     @property
     def name(self) -> bytes:
@@ -97,6 +101,7 @@ class Head(msgspec.Struct, frozen=True):
     bases: list[str] | None = None
     needs: list[str] | None = None
     tags: list[str] = []
+    lenders: dict[str, str] = {}
 
 
 class _Version(msgspec.Struct):
@@ -111,8 +116,8 @@ class Manifest(Generic[_Line]):
 
     `lines` are members and pieces in the archive's order, `members` says how many of them are
     members; `users` and `groups` say what owner ids meant, `volume_starts` how volumes begin.
-    `gone` are names and `errors` path, code and message, where they were asked for; `status` and
-    `counts` are how the run ended.
+    `references` are members whose content other archives hold. `gone` are names and `errors` path,
+    code and message, where they were asked for; `status` and `counts` are how the run ended.
     """
 
     def __init__(
@@ -120,19 +125,21 @@ class Manifest(Generic[_Line]):
         head: Head,
         lines: list[_Line],
         last: _Line,
+        references: list[Reference],
         gone: list[str],
         errors: list[tuple[str, str, str]],
     ) -> None:
         self.head = head
         self.lines = lines
+        self.references = references
         self.gone = gone
         self.errors = errors
         self.status = last.status
-        self.counts = last.counts
+        self.counts = last.counts or {}
         self.members = last.members or 0
-        self.users = _by_id(last.users)
-        self.groups = _by_id(last.groups)
-        self.volume_starts = last.volume_starts
+        self.users = _by_id(last.users or {})
+        self.groups = _by_id(last.groups or {})
+        self.volume_starts = last.volume_starts or []
 
     def by_name(self) -> dict[bytes, _Line]:
         """Give the members by name, in order. Raises ArchiveError if a name comes twice."""
@@ -180,7 +187,8 @@ def read_manifest(
 ) -> Manifest[Fact]:
     """Read a manifest from the content of its member, given in chunks of any size.
 
-    With `names` the lines of other members may be left out, to be quick (`manifest_sieve`).
+    With `names` the lines of other members may be left out, to be quick (`manifest_sieve`), and
+    references are.
     What is gone and what failed is left out: it is not in the archive. Raises ArchiveError if the
     manifest is damaged, says more than `bounds` allow, or is of a later version.
     """
@@ -195,7 +203,8 @@ def read_whole_manifest(data: bytes) -> Manifest[FullFact]:
 class Stream:
     """A manifest of our own, read line by line: what a catalog is written from.
 
-    `head` is there at once. `status`, `counts` and `members` are after `lines` came to its end.
+    `head` is there at once. `status`, `counts`, `members`, and the names of owners by their ids
+    (as text) in `users` and `groups` are after `lines` came to its end.
     """
 
     def __init__(self, packed: Iterable[bytes], size: int) -> None:
@@ -208,9 +217,14 @@ class Stream:
         self.status = ""
         self.counts: dict[str, int] = {}
         self.members = 0
+        self.users: dict[str, str] = {}
+        self.groups: dict[str, str] = {}
 
-    def lines(self) -> Iterator[FullFact]:
-        """Yield the lines of members, of what is gone, and of errors, in this order; once."""
+    def lines(self, *, pieces: bool = False) -> Iterator[FullFact]:
+        """Yield the lines of members, references, of what is gone, and of errors; once.
+
+        With `pieces` also those that list pieces, where they stand among the members'.
+        """
         decoder = msgspec.json.Decoder(FullFact)
         count = 0
         last: FullFact | None = None
@@ -218,12 +232,16 @@ class Stream:
             for line in _decode(decoder, block, FullFact):
                 if last is not None:
                     raise ArchiveError(_GOES_ON)
-                if _is_last(line):
+                if line.path is not None:
+                    count += 1
+                    yield line
+                elif _is_last(line):
                     last = line
-                elif line.pieces is None:
-                    count += line.path is not None
+                elif pieces or line.pieces is None:
                     yield line
         self.status, self.counts, self.members = _closed(last, count)
+        if last is not None:
+            self.users, self.groups = last.users or {}, last.groups or {}
 
 
 def _closed(last: Fact | None, count: int) -> tuple[str, dict[str, int], int]:
@@ -235,7 +253,7 @@ def _closed(last: Fact | None, count: int) -> tuple[str, dict[str, int], int]:
             f"the manifest lists {count} members, its last line says {last.members}; "
             "the archive is damaged"
         )
-    return last.status, last.counts, count
+    return last.status, last.counts or {}, count
 
 
 def _trusting(size: int) -> Bounds:
@@ -243,7 +261,13 @@ def _trusting(size: int) -> Bounds:
 
 
 def _is_last(line: Fact) -> bool:
-    return line.path is None and line.pieces is None and line.gone is None and line.errors is None
+    return (
+        line.path is None
+        and line.pieces is None
+        and line.gone is None
+        and line.errors is None
+        and line.reference is None
+    )
 
 
 def _by_id(names: dict[str, str]) -> dict[int, str]:
@@ -270,6 +294,10 @@ class _Count:
         """Count a line. Raises ArchiveError for a name that is longer than any system takes."""
         if line.gone is not None or line.errors is not None:
             self._add_names([*(line.gone or ()), *(path for path, _, _ in line.errors or ())])
+            return
+        if line.reference is not None:
+            self._entries += len(line.reference.parts)
+            self._add_names([line.reference.path, line.reference.member or ""])
             return
         self._lines += 1
         if line.path is not None:
@@ -318,6 +346,7 @@ def _read(
     head, rest = _head(next(blocks, b""))
     decoder = msgspec.json.Decoder(kind)
     found: list[_Line] = []
+    references: list[Reference] = []
     gone: list[str] = []
     errors: list[tuple[str, str, str]] = []
     count = _Count(bounds)
@@ -334,7 +363,10 @@ def _read(
                 last = line
                 continue
             count.add(line)
-            if line.gone is None and line.errors is None:
+            if line.reference is not None:
+                if sieve is None:
+                    references.append(line.reference)
+            elif line.gone is None and line.errors is None:
                 found.append(line)
             elif whole:
                 gone += line.gone or ()
@@ -342,7 +374,7 @@ def _read(
         count.check()
     _closed(last, count.members)
     assert last is not None
-    return Manifest(head, found, last, gone, errors)
+    return Manifest(head, found, last, references, gone, errors)
 
 
 def _as_name(text: str) -> bytes:
@@ -363,9 +395,9 @@ def _head(block: bytes) -> tuple[Head, bytes]:
         version = msgspec.convert(line, _Version).pybak_manifest
     except (ValueError, RecursionError) as error:
         raise ArchiveError("the manifest has no header line; the archive is damaged") from error
-    if version > VERSION:
+    if version > NEWEST:
         raise ArchiveError(
-            f"the manifest is of version {version}, this PyBak reads up to {VERSION}; "
+            f"the manifest is of version {version}, this PyBak reads up to {NEWEST}; "
             "update PyBak, or unpack with any other tool"
         )
     try:
@@ -439,7 +471,9 @@ def _decode_escapes(line: bytes, kind: type[_Line]) -> _Line:
     for digest in (fact.sha256, *(part.sha256 for part in fact.parts)):
         if digest is not None:
             digest.encode("ascii")
-    for text in (fact.path, fact.link, *(fact.gone or ())):
+    reference = fact.reference
+    texts = (reference.path, reference.member, reference.sha256) if reference else ()
+    for text in (fact.path, fact.link, *texts, *(fact.gone or ())):
         if text is not None:
             text.encode("utf-8", "surrogateescape")
     return fact

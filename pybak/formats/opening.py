@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from pybak.display import printable
 from pybak.errors import ArchiveError, PlanError
 from pybak.formats import zip_records as zr
 from pybak.formats.archive import Archive
 from pybak.formats.decoders import find_compression
-from pybak.formats.source import FileSource, JoinedSource, Source
+from pybak.formats.source import FileSource, Identity, JoinedSource, Source
 from pybak.formats.tar_index import PieceIndex
 from pybak.formats.tar_reader import TarFile
 from pybak.formats.wrapper import WrappedSource, unwrap
 from pybak.formats.zip_reader import ZipFile
+from pybak.storage.opening import is_remote
 
 _NUMBERED = re.compile(rb"(.+)\.(\d{3,})(\.zip)?", re.DOTALL)
 _OTHERS = (
@@ -33,7 +35,9 @@ _OTHERS = (
     (b"MSCF", "a CAB archive", "unpack it with 7z"),
 )
 _HEAD = 512
+_Made = TypeVar("_Made")
 _ZIP_TAIL = 66_000
+_SIDE_BY_SIDE = 8  # volumes in a storage that are opened at the same time
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x01\x02", b"PK00PK\x03\x04", b"PK\x07\x08")
 
 
@@ -42,32 +46,37 @@ def open_archive(
     *,
     password: bytes | None = None,
     index: PieceIndex | None = None,
+    known: Sequence[Identity] = (),
 ) -> Archive:
     """Open the archive that `paths` hold: one file, or all volumes in order, wrapped or not.
 
-    `index` is what `Archive.index` gave for the same archive. Raises NotFoundError for a missing
+    Addresses of files in storages are opened as paths are. `index` is what `Archive.index` gave
+    for the same archive, and `known` its identity. Raises NotFoundError for a missing
     file, PlanError for what is no file, StorageError if it can't be read, WrongPasswordError if it
     is wrapped and the password does not fit, ArchiveError for what is no archive.
     """
-    source = open_source(paths, password=password)
+    source = open_source(paths, password=password, known=known)
     try:
-        return _open(source, base_name(paths), password, index)
+        name = base_name(paths)
+        return _twice(source, lambda: _open(source, name, password, index))
     except BaseException:
         source.close()
         raise
 
 
-def open_source(paths: Sequence[bytes], *, password: bytes | None = None) -> Source:
+def open_source(
+    paths: Sequence[bytes], *, password: bytes | None = None, known: Sequence[Identity] = ()
+) -> Source:
     """Open the bytes of an archive: wrappers taken off, volumes laid end to end.
 
-    Raises as `open_archive` does, and ArchiveError for wrapped volumes in a wrong order.
+    What is `known` of files in a storage is not asked again; that they are still the same, each
+    read makes sure of. Raises as `open_archive` does, and ArchiveError for wrapped volumes in a
+    wrong order.
     """
     if not paths:
         raise PlanError("no archive was named; name one")
-    sources: list[Source] = []
+    sources = _opened(paths, password, known if len(known) == len(paths) else ())
     try:
-        for path in paths:  # one by one, so that all are closed if one can't be opened
-            sources.append(_unwrapped(FileSource(path), password))  # noqa: PERF401
         _check_order(sources)
     except BaseException:
         for source in sources:
@@ -79,10 +88,67 @@ def open_source(paths: Sequence[bytes], *, password: bytes | None = None) -> Sou
     return JoinedSource(sources, label=printable(os.path.join(os.path.dirname(paths[0]), base)))
 
 
+def _opened(
+    paths: Sequence[bytes], password: bytes | None, known: Sequence[Identity]
+) -> list[Source]:
+    """Open each file, and what is wrapped in it; closes all if one can't be opened."""
+    if any(map(is_remote, paths)):
+        from pybak.storage.sources import Opener
+
+        opener = Opener(paths, known)
+        files: Callable[[bytes], Source] = opener.open
+        threads = min(len(paths), _SIDE_BY_SIDE)
+    else:
+        files, threads = FileSource, 1
+
+    def open_one(path: bytes) -> Source:
+        return _unwrapped(files(path), password)
+
+    sources: list[Source] = []
+    try:
+        if threads == 1:
+            for path in paths:
+                sources.append(open_one(path))  # noqa: PERF401 - what is open must be known
+        else:
+            sources += _side_by_side(open_one, paths, threads)
+    except BaseException:
+        for source in sources:
+            source.close()
+        raise
+    return sources
+
+
+def _side_by_side(
+    open_one: Callable[[bytes], Source], paths: Sequence[bytes], threads: int
+) -> list[Source]:
+    """Open many files, each of which may be seconds away; all or, if one fails, none."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(threads) as pool:
+        opening = [pool.submit(open_one, path) for path in paths]
+    failed = [error for future in opening if (error := future.exception()) is not None]
+    if failed:
+        for future in opening:
+            if future.exception() is None:
+                future.result().close()
+        raise failed[0]
+    return [future.result() for future in opening]
+
+
+def _twice(source: Source, make: Callable[[], _Made]) -> _Made:
+    """Give what `make` gives; where bytes may have been damaged on their way, fetch them again."""
+    try:
+        return make()
+    except ArchiveError:
+        if not source.forget():
+            raise
+        return make()
+
+
 def _unwrapped(source: Source, password: bytes | None) -> Source:
     """Give what is inside if `source` is a wrapper; else itself. Closes it if that fails."""
     try:
-        return unwrap(source, password) or source
+        return _twice(source, lambda: unwrap(source, password)) or source
     except BaseException:
         source.close()
         raise

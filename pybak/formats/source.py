@@ -18,11 +18,15 @@ _MOST_AT_ONCE = 64 << 20  # pread alone stops at 2 GiB
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True):
-    """What must stay the same about a file while it is being read by many."""
+    """What must stay the same about a file while it is being read by many.
+
+    Files in storages have a `version` and no inode, files on disk the other way round.
+    """
 
     size: int
     mtime_ns: int
     inode: int
+    version: str = ""
 
 
 class Source(Protocol):
@@ -46,6 +50,15 @@ class Source(Protocol):
 
     def place(self, offset: int, length: int) -> str:
         """Name the volumes that hold these bytes, as ` (in backup.zip.002)`; empty for one file."""
+
+    def expect(self, length: int, offset: int) -> None:
+        """Say that these bytes will be read next, in order; what is far is fetched in one go."""
+
+    def forget(self) -> bool:
+        """Have further reads fetch anew what may have been damaged on its way here.
+
+        False, and nothing is done, where bytes come from no further than a disk.
+        """
 
     def close(self) -> None:
         """Let go of the files."""
@@ -102,6 +115,13 @@ class FileSource:
     def place(self, offset: int, length: int) -> str:  # noqa: ARG002 - a Source's signature
         """Give nothing: there is only one file."""
         return ""
+
+    def expect(self, length: int, offset: int) -> None:
+        """Do nothing: the system reads ahead."""
+
+    def forget(self) -> bool:
+        """Do nothing: a file is read from the disk."""
+        return False
 
     def close(self) -> None:
         """Close the file if this opened it."""
@@ -167,6 +187,19 @@ class JoinedSource:
         if len(names) > 2:
             return f" (in {names[0]} to {names[-1]})"
         return f" (in {' and '.join(names)})"
+
+    def expect(self, length: int, offset: int) -> None:
+        """Say to the volumes that hold these bytes that they will be read next."""
+        for source, stop in zip(self._sources, self._stops, strict=True):
+            start = stop - source.size
+            first, last = max(offset, start), min(offset + length, stop)
+            if first < last:
+                source.expect(last - first, first - start)
+
+    def forget(self) -> bool:
+        """Have further reads fetch anew, where volumes are fetched at all."""
+        forgotten = [source.forget() for source in self._sources]
+        return any(forgotten)
 
     def close(self) -> None:
         """Let go of the files."""

@@ -27,7 +27,7 @@ from pybak.formats.tar_index import PieceIndex
 from pybak.formats.tar_records import BLOCK, KIND_OF_TYPE, sparse_map_block
 from pybak.formats.tar_stream import TarStream
 from pybak.formats.tar_tail import ManifestContent, Tail, find_tail, frame_damage
-from pybak.formats.volume_probe import probe_starts, probe_tar
+from pybak.formats.volume_probe import probe_tar, probe_volumes
 from pybak.problems import DAMAGED, UNSUPPORTED, Problem
 from pybak.units import format_count, format_size
 
@@ -58,27 +58,48 @@ def list_tar(
     What is compressed and no tar is a single file, `single_name`. Raises ArchiveError if nothing
     can be told, and for what looks like a bomb.
     """
-    problems: list[Problem] = []
-    tail = find_tail(source, compression)
-    if tail is not None:
-        try:
-            check_ratio(source, tail.footer.head, limits)
-            content, manifest, listing, index = _by_manifest(
-                source, compression, tail, limits, names
-            )
-            _check_end(source, compression, index, tail.footer.stored_at)
-        except ArchiveError as error:
-            problems.append(_problem(MEMBER_NAME, f"{error}; the archive is read through instead"))
-        else:
-            damage = frame_damage(source, compression, tail, index, content)
-            if damage:
-                problems.append(Problem(source.label, DAMAGED, f"is damaged: {damage}"))
-            stream = TarStream(source, compression, index)
-            found = probe_starts(source, manifest.head.split, manifest.volume_starts)
-            found = found or probe_tar(stream, source, index)
-            problems += (Problem(source.label, DAMAGED, text) for text in found)
-            return listing._replace(problems=problems), index
+    problems: list[Problem]
+    for is_last in (False, True):
+        problems = []
+        tail = find_tail(source, compression)
+        if tail is not None:
+            try:
+                listing, index = _ours(source, compression, tail, limits, names)
+            except ArchiveError as error:
+                message = f"{error}; the archive is read through instead"
+                problems.append(_problem(MEMBER_NAME, message))
+            else:
+                if is_last or not listing.problems or not source.forget():
+                    return listing, index
+                continue
+        # To read through it would take long, if only its end was damaged on the way.
+        if is_last or not source.forget():
+            break
     return _Scan(source, compression, single_name, limits, problems).run()
+
+
+def _ours(
+    source: Source,
+    compression: str,
+    tail: Tail,
+    limits: Limits,
+    names: AbstractSet[bytes] | None,
+) -> tuple[Listing, PieceIndex]:
+    """List an archive of ours by its manifest; raise ArchiveError where that can't be right."""
+    check_ratio(source, tail.footer.head, limits)
+    content, manifest, listing, index = _by_manifest(source, compression, tail, limits, names)
+    _check_end(source, compression, index, tail.footer.stored_at)
+    problems = []
+    damage = frame_damage(source, compression, tail, index, content)
+    if damage:
+        problems.append(Problem(source.label, DAMAGED, f"is damaged: {damage}"))
+    stream = TarStream(source, compression, index)
+    found = probe_volumes(
+        source, manifest.head.split, manifest.volume_starts,
+        lambda: probe_tar(stream, source, index),
+    )  # fmt: skip
+    problems += (Problem(source.label, DAMAGED, text) for text in found)
+    return listing._replace(problems=problems), index
 
 
 def _problem(name: bytes, message: str) -> Problem:
@@ -191,7 +212,7 @@ def _from_manifest(
         raise _bad(source, "leaves something out at its end")
     if index.plain_end != plain_end:
         raise _bad(source, "lists pieces that do not fit the archive")
-    return Listing(members, True, [], [], False, manifest.head), index
+    return Listing(members, True, [], [], False, manifest.head, manifest.references), index
 
 
 def _bad(source: Source, what: str) -> ArchiveError:
@@ -429,7 +450,9 @@ class _Scan:
             self._report("is damaged at its end, so that the manifest was not found from there")
         listed = [_enriched(member, facts) for member in members]
         missing = [(fact.name, fact.type) for fact in facts.values()]
-        return Listing(listed, True, self._problems, missing, False, manifest.head)
+        return Listing(
+            listed, True, self._problems, missing, False, manifest.head, manifest.references
+        )
 
     # -- single files
 

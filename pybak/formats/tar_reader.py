@@ -175,12 +175,23 @@ class TarFile:
         """Give nothing: the listing tells it."""
         return None
 
+    def again(self) -> bool:
+        """Have what is read from now on be fetched anew; False where it is not fetched at all."""
+        if not self.source.forget():
+            return False
+        self._last = None
+        if self._stream is not None:
+            self._stream.again()
+        return True
+
     def finish(self) -> list[str]:
         """Check the rest of the piece that was read last; say what is damaged beside contents."""
         if self._stream is None:
             return []
         self._stream.finish()
         found, self._stream.damage = self._stream.damage, []
+        if found and self.again():
+            found = [text for text in found if not self._stream.is_sound(text)]
         return [f"{self.label}: {text}" for text in found]
 
     def _open(self) -> TarStream:
@@ -200,6 +211,7 @@ class TarFile:
         if self._last is not None and self._last.spot == spot:
             return self._last
         size = spot.stored_size
+        stream.expect(spot.head, spot.data + size)
         if self._index.is_own and spot.size == size and 0 < spot.data - spot.head <= _SHORT:
             stream.seek(spot.head)
             head = stream.read(spot.data - spot.head)

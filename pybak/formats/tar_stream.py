@@ -13,11 +13,14 @@ from isal import isal_zlib
 
 from pybak.errors import ArchiveError
 from pybak.formats.archive import CHUNK, Limits, check_ratio
-from pybak.formats.decoders import GZIP, PLAIN, decode, inflate_piece
+from pybak.formats.decoders import GZIP, PLAIN, READ, decode, inflate_piece
 from pybak.formats.source import Source
 from pybak.formats.tar_index import Piece, PieceIndex
 
 _FAR = 1 << 63
+_WORTH = 128 << 10  # plain bytes; of fewer nobody need be told beforehand
+_LITTLE = 512 << 10  # bytes of a piece that are not worth to be left out
+_READ_ON = READ + (128 << 10)  # what is read beyond the last byte: a step, and a block to check
 _NOTE_EVERY = 256 << 10  # plain bytes; closer places to start at are not worth their memory
 
 
@@ -48,6 +51,7 @@ class TarStream:
         self._piece_end = 0
         self._range_end = _FAR
         self._failed = (0, 0, "")
+        self._damaged_pieces: dict[str, int] = {}
         self._is_over = False  # the blocks ended in an error
         self._seen: PieceIndex | None = None
         self._seen_at = (0, 0)
@@ -122,6 +126,22 @@ class TarStream:
             self._start(at)
         self.at = at
 
+    def expect(self, start: int, stop: int) -> None:
+        """Say that the plain bytes from `start` to `stop` will be read next."""
+        index = self._index
+        if stop - start < _WORTH or index is None or not index.is_own or start >= index.plain_end:
+            return
+        first, last = index[index.find(start)], index[index.find(min(stop, index.plain_end) - 1)]
+        if self._compression == PLAIN:
+            self._source.expect(stop - start, first.stored_at + start - first.plain_at)
+            return
+        # Where in the last piece can only be guessed.
+        part = (stop - last.plain_at) / (last.plain_end - last.plain_at)
+        end = last.stored_at + int(part * (last.stored_end - last.stored_at)) + _READ_ON
+        if end > last.stored_end - _LITTLE:
+            end = last.stored_end
+        self._source.expect(end - first.stored_at, first.stored_at)
+
     def _is_near(self, at: int) -> bool:
         """Whether going on from here is the shortest way to `at`."""
         if at < self._block_at or self._index is None:
@@ -139,6 +159,31 @@ class TarStream:
         while self._block_at + len(self._block) < self._piece_end:
             if not self._advance():
                 return
+
+    def again(self) -> None:
+        """Unpack anew whatever is read from now on; only with an index."""
+        self._failed = (0, 0, "")
+        self._is_over = True
+        self._block, self._blocks = b"", iter(())
+        self._piece_end = 0
+
+    def is_sound(self, damage: str) -> bool:
+        """Whether the piece that one of `damage` told of is right when it is read once more."""
+        number = self._damaged_pieces.get(damage)
+        return number is not None and self._index is not None and self.fits(self._index[number])
+
+    def fits(self, piece: Piece) -> bool:
+        """Whether a piece of ours unpacks to what the manifest tells of it."""
+        size = crc = 0
+        try:
+            for block in self.unpack(piece):
+                size += len(block)
+                crc = isal_zlib.crc32(block, crc)
+                if size > piece.plain_end - piece.plain_at:
+                    return False
+        except ArchiveError:
+            return False
+        return (size, crc) == (piece.plain_end - piece.plain_at, piece.crc)
 
     # -- with an index
 
@@ -190,10 +235,10 @@ class TarStream:
                     yield held
                     raise
                 # All that it should hold came out of it, and members have digests of their own.
-                self._note_damage(str(error).removeprefix(f"{self._source.label}: "))
+                self._note_damage(str(error).removeprefix(f"{self._source.label}: "), number)
             if made == length and not skipped and crc != piece.crc:
                 where = self._where(piece)
-                self._note_damage(f"is damaged: the CRC-32 of a piece ({where}) is wrong")
+                self._note_damage(f"is damaged: the CRC-32 of a piece ({where}) is wrong", number)
             yield held
             if made != length:
                 raise self._bad(piece, "holds less than the manifest says")
@@ -223,7 +268,8 @@ class TarStream:
             f"{self._source.label}: is damaged: a piece ({self._where(piece)}) {what}"
         )
 
-    def _note_damage(self, text: str) -> None:
+    def _note_damage(self, text: str, number: int) -> None:
+        self._damaged_pieces[text] = number
         if text not in self.damage:
             self.damage.append(text)
 

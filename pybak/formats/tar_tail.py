@@ -149,6 +149,7 @@ class ManifestContent:
             raise self._damaged("its manifest is too long")
         if not start < last_at or not (is_plain or start + footer.stored_size == last_at):
             raise self._damaged("its end does not fit the rest")
+        self._source.expect(last_at - start, start)
         if self._compression == GZIP:
             blocks = inflate_piece(self._source, start, last_at)
         else:

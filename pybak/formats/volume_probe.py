@@ -8,12 +8,12 @@ damaged, is named before anything is unpacked.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from isal import isal_zlib
 
-from pybak.errors import ArchiveError
 from pybak.formats.manifest import VOLUME_START
 from pybak.formats.source import JoinedSource, Source
 from pybak.formats.zip_directory import Directory
@@ -23,26 +23,42 @@ if TYPE_CHECKING:
     from pybak.formats.tar_stream import TarStream
     from pybak.formats.zip_reader import ZipFile
 
+_SIDE_BY_SIDE = 8  # volumes whose starts are read at the same time
 _LOOKED_AT = 64  # pieces of a volume among which the smallest is taken
 
 
-def probe_starts(source: Source, split: int | None, starts: Sequence[int]) -> list[str]:
-    """Say of each volume that it is not the one that was written, by how it begins.
+def probe_volumes(
+    source: Source, split: int | None, starts: Sequence[int], look: Callable[[], list[str]]
+) -> list[str]:
+    """Say of each volume that is not the one that was written that it is not.
 
-    `split` and `starts` are the manifest's. A set that was cut anew is not looked at.
+    `split` and `starts` are the manifest's: how volumes begin. `look` looks into each of them, in
+    one of the ways below, as far as that does not tell; but not where volumes must be fetched,
+    unless it tells nothing.
     """
+    found = _probe_starts(source, split, starts)
+    is_far = any(one.version for one in source.identity)
+    if found or (found is not None and is_far):
+        return found
+    return look()
+
+
+def _probe_starts(source: Source, split: int | None, starts: Sequence[int]) -> list[str] | None:
+    """Compare how volumes begin; None for a set that was cut anew, or of which nothing is known."""
     volumes = _volumes(source)
-    if len(volumes) < 2 or not split:
-        return []
-    found: list[str] = []
-    for number, (expected, (name, start, _)) in enumerate(zip(starts, volumes, strict=False)):
-        if start != number * split:
-            return []
-        crc = isal_zlib.crc32(source.pread(VOLUME_START, start))
-        if crc != expected:
-            other = starts.index(crc) if crc in starts else None
-            found.append(_stranger(name, other, volumes))
-    return found
+    if len(volumes) < 2 or not split or not starts:
+        return None
+    compared = list(zip(starts, volumes, strict=False))
+    if any(start != number * split for number, (_, (_, start, _)) in enumerate(compared)):
+        return None
+    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        heads = pool.map(lambda one: source.pread(VOLUME_START, one[1][1]), compared)
+        crcs = [isal_zlib.crc32(head) for head in heads]
+    return [
+        _stranger(name, starts.index(crc) if crc in starts else None, volumes)
+        for crc, (expected, (name, _, _)) in zip(crcs, compared, strict=True)
+        if crc != expected
+    ]
 
 
 def _stranger(name: str, other: int | None, volumes: Sequence[tuple[str, int, int]]) -> str:
@@ -86,7 +102,7 @@ def probe_tar(stream: TarStream, source: Source, index: PieceIndex) -> list[str]
     for name, start, stop in volumes:
         piece = _smallest(index, start, stop)
         if piece is not None:
-            verdicts.append((name, _fits(stream, piece)))
+            verdicts.append((name, stream.fits(piece)))
     return _sentences(verdicts, volumes[-1][0])
 
 
@@ -103,19 +119,6 @@ def _smallest(index: PieceIndex, start: int, stop: int) -> Piece | None:
             break
         pieces.append(piece)
     return min(pieces, key=lambda piece: piece.plain_end - piece.plain_at, default=None)
-
-
-def _fits(stream: TarStream, piece: Piece) -> bool:
-    size = crc = 0
-    try:
-        for block in stream.unpack(piece):
-            size += len(block)
-            crc = isal_zlib.crc32(block, crc)
-            if size > piece.plain_end - piece.plain_at:
-                return False
-    except ArchiveError:
-        return False
-    return (size, crc) == (piece.plain_end - piece.plain_at, piece.crc)
 
 
 def _sentences(verdicts: Iterable[tuple[str, bool]], last: str) -> list[str]:

@@ -44,24 +44,30 @@ def wrapped_name(name: bytes) -> bytes:
     return name + SUFFIX
 
 
-def wrapper_head(name: bytes, inner_size: int, *, mtime_ns: int) -> bytes:
-    """Give what stands before the encrypted data of a volume of `inner_size` bytes."""
+def wrapper_head(
+    name: bytes, inner_size: int, *, mtime_ns: int, force_zip64: bool = False
+) -> bytes:
+    """Give what stands before the encrypted data of a volume of `inner_size` bytes.
+
+    With `force_zip64` its length does not depend on that size.
+    """
     return zr.local_header(
         name, method=zr.STORED, crc=0, stored_size=inner_size + aes.OVERHEAD, size=inner_size,
         dos=zr.dos_time(mtime_ns // 1_000_000_000), extra=zr.time_extras(mtime_ns),
-        flags=zr.name_flags(name), encrypted=True,
+        flags=zr.name_flags(name), force_zip64=force_zip64, encrypted=True,
     )  # fmt: skip
 
 
-def wrapper_end(name: bytes, inner_size: int, *, mtime_ns: int) -> bytes:
-    """Give what stands behind it: directory and end records."""
+def wrapper_end(name: bytes, inner_size: int, *, mtime_ns: int, force_zip64: bool = False) -> bytes:
+    """Give what stands behind it: directory and end records; `force_zip64` as for the head."""
     stored_size = inner_size + aes.OVERHEAD
     central = zr.central_record(
         name, method=zr.STORED, crc=0, stored_size=stored_size, size=inner_size, offset=0,
         dos=zr.dos_time(mtime_ns // 1_000_000_000), extra=zr.time_extras(mtime_ns),
         flags=zr.name_flags(name), mode=_MODE, encrypted=True,
     )  # fmt: skip
-    directory_at = len(wrapper_head(name, inner_size, mtime_ns=mtime_ns)) + stored_size
+    head = wrapper_head(name, inner_size, mtime_ns=mtime_ns, force_zip64=force_zip64)
+    directory_at = len(head) + stored_size
     return central + zr.end_records(1, len(central), directory_at)
 
 
@@ -214,6 +220,14 @@ class WrappedSource:
     def place(self, offset: int, length: int) -> str:  # noqa: ARG002 - a Source's signature
         """Give nothing: the label names the volume."""
         return ""
+
+    def expect(self, length: int, offset: int) -> None:
+        """Say that these bytes will be read next."""
+        self._sealed.expect(length, offset)
+
+    def forget(self) -> bool:
+        """Have further reads fetch anew, if the wrapper is fetched at all."""
+        return self._source.forget()
 
     def authenticate(self, advance: Callable[[int], None] = lambda _size: None) -> None:
         """Check the authentication code, in a pass over the whole file.

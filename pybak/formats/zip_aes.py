@@ -128,6 +128,10 @@ class Sealed:
             return b""
         return self._keys.apply(self._fetch(length, self._at + offset), offset)
 
+    def expect(self, length: int, offset: int) -> None:
+        """Say that these bytes of the content will be read next."""
+        self._source.expect(length, self._at + offset)
+
     def stream(self) -> Stream:
         """Give the content from its start on, with a check at its end."""
         return Stream(self)
@@ -143,6 +147,7 @@ class Sealed:
     def is_genuine(self, advance: Callable[[int], None] = lambda _size: None) -> bool:
         """Tell whether the MAC is right, in a pass over all of the ciphertext."""
         mac = self._keys.running_mac()
+        self.expect(self.size, 0)
         for at in range(0, self.size, _READ):
             data = self._fetch(min(_READ, self.size - at), self._at + at)
             mac.update(data)

@@ -15,7 +15,7 @@ from pybak.formats.archive import MAX_ID, Limits
 from pybak.formats.listing import NO_MODE, NO_OWNER, Listed, Listing, bounded_time
 from pybak.formats.manifest import MEMBER_NAME
 from pybak.formats.manifest_reader import Bounds, Fact, Manifest, read_manifest
-from pybak.formats.volume_probe import probe_starts, probe_zip
+from pybak.formats.volume_probe import probe_volumes, probe_zip
 from pybak.formats.zip_directory import METHOD_AES, PRECISION_DOS, Directory, Member
 from pybak.problems import DAMAGED, UNREADABLE, Problem
 
@@ -50,10 +50,12 @@ def list_zip(archive: ZipFile, limits: Limits, names: AbstractSet[bytes] | None 
             manifest = None
             message = f"{error}; contents are checked by CRC-32 only"
             problems.append(Problem(os.fsdecode(MEMBER_NAME), DAMAGED, message))
-    strangers: list[str] = []
-    if manifest is not None:
-        strangers = probe_starts(archive.source, manifest.head.split, manifest.volume_starts)
-    strangers = strangers or probe_zip(archive, directory)
+    strangers = probe_volumes(
+        archive.source,
+        manifest.head.split if manifest else None,
+        manifest.volume_starts if manifest else (),
+        lambda: probe_zip(archive, directory),
+    )
     problems += (Problem(archive.label, DAMAGED, text) for text in strangers)
     is_protected = index is not None and _is_protected(directory)
     merger = _Merger(archive, directory, manifest, facts, is_protected=is_protected)
@@ -62,6 +64,7 @@ def list_zip(archive: ZipFile, limits: Limits, names: AbstractSet[bytes] | None 
         members, index is not None, problems,
         [(name, fact.type) for name, fact in facts.items() if names is None or name in names],
         merger.locked > 0, manifest.head if manifest else None,
+        manifest.references if manifest else (),
     )  # fmt: skip
 
 

@@ -126,6 +126,8 @@ class MemberReader:
         Raises as `read` does.
         """
         packing = self._check_claims(member, limit)
+        head = zr.LOCAL.size + len(member.raw_name) + _LOCAL_SLACK
+        self._source.expect(min(head + member.stored_size, limit - member.offset), member.offset)
         if not packing.is_encrypted:
             at = self._locate(member, limit)
             yield from self._unpack(member, packing, self._source, at)

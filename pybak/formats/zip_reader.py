@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from pybak.errors import ArchiveError
 from pybak.formats.archive import Attributes, Limits, check_ratio
 from pybak.formats.source import FileSource, Identity, Source
 from pybak.formats.zip_aes import check_password
@@ -87,7 +88,13 @@ class ZipFile:
         """Compare the directory with the manifest and give what both tell; see `list_zip`."""
         from pybak.formats.zip_listing import list_zip
 
-        return list_zip(self, limits, names)
+        try:
+            found = list_zip(self, limits, names)
+        except ArchiveError:
+            if not self.again():
+                raise
+            return list_zip(self, limits, names)
+        return list_zip(self, limits, names) if found.problems and self.again() else found
 
     @property
     def index(self) -> None:
@@ -137,6 +144,10 @@ class ZipFile:
     def owner(self, locator: Locator) -> tuple[int, int] | None:
         """Give (uid, gid) from the local header's field 0x7875, or None without a usable one."""
         return self._members.owner(_member(locator))
+
+    def again(self) -> bool:
+        """Have what is read from now on be fetched anew; False where it is not fetched at all."""
+        return self.source.forget()
 
     def finish(self) -> list[str]:
         """Give nothing: what is wrong is a member's."""

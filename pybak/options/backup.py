@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from pybak.options import shared
 from pybak.options.fields import DurationText, FilterOptions, Size, cli
 from pybak.options.read import RestoreOptions, VerifyOptions
 from pybak.units import Duration, parse_duration
@@ -99,25 +100,39 @@ class BackupOptions(FilterOptions):
         description="Take folders that are empty now, and were on another disk, as really emptied.",
         json_schema_extra=cli("--allow-empty"),
     )
+    dedupe: bool = Field(
+        default=False,
+        title="Store once",
+        description=(
+            "Store no moved or copied file again whose content an archive of the base holds. New "
+            "files of a known size are read for that."
+        ),
+        json_schema_extra=cli("--dedupe"),
+    )
     tag: list[Tag] = Field(
         default_factory=list,
         title="Tags",
         description="Words to know this snapshot by, one an option; prune --keep-tag keeps it.",
         json_schema_extra=cli("--tag", metavar="TAG"),
     )
-    wait: bool = Field(
-        default=False,
-        title="Wait",
-        description="Wait while another run of this job is at work. Without it the run stops.",
-        json_schema_extra=cli("--wait"),
+    wait: bool = shared.wait(
+        "Wait while another run of this job is at work. Without it the run stops."
     )
-    wait_limit: DurationText | None = Field(
-        default=None,
-        title="Wait at most",
-        description="Stop waiting after this time, such as 15m. Empty: wait as long as it takes.",
-        json_schema_extra=cli("--wait-limit", metavar="DURATION"),
+    wait_limit: DurationText | None = shared.wait_limit(
+        "Wait at most",
+        "Stop waiting after this time, such as 15m. Empty: wait as long as it takes.",
     )
 
+    also_to: list[str] = Field(
+        default_factory=list,
+        title="Copies",
+        description=(
+            "Put the finished archive in this place, too: a folder, s3://BUCKET/PREFIX, "
+            "gs://BUCKET/PREFIX or block:NAME."
+        ),
+        examples=[["/mnt/nas/backups", "block:offsite"]],
+        json_schema_extra=cli("--also-to", metavar="DESTINATION"),
+    )
     format: Literal["zip", "tar", "tar.gz", "tar.bz2", "tar.zst"] = Field(
         default="zip",
         title="Format",
@@ -135,13 +150,8 @@ class BackupOptions(FilterOptions):
         description="1 is fastest, 9 is smallest. 2 runs at disk speed on most machines.",
         json_schema_extra=cli("-l", "--level", metavar="1..9"),
     )
-    workers: int | None = Field(
-        default=None,
-        ge=1,
-        le=256,
-        title="Workers",
-        description="How many files are compressed side by side. Empty: the program picks.",
-        json_schema_extra=cli("-w", "--workers", metavar="N"),
+    workers: int | None = shared.workers(
+        "How many files are compressed side by side. Empty: the program picks."
     )
     chunk_size: int | None = Field(
         default=None,
@@ -150,11 +160,8 @@ class BackupOptions(FilterOptions):
         description="At most this many files in a batch. Empty: the program picks.",
         json_schema_extra=cli("-c", "--chunk-size", metavar="FILES"),
     )
-    password_block: str | None = Field(
-        default=None,
-        title="Password block",
-        description="The Prefect block that holds the password; the archive is encrypted by it.",
-        json_schema_extra=cli("--password-block", metavar="NAME"),
+    password_block: str | None = shared.password_block(
+        "The Prefect block that holds the password; the archive is encrypted by it."
     )
     hide_names: bool = Field(
         default=False,
@@ -216,16 +223,28 @@ class BackupOptions(FilterOptions):
         description="Where unfinished pieces lie. Empty: a hidden folder beside the archive.",
         json_schema_extra=cli("--staging", metavar="DIR"),
     )
+    staging_limit: Size | None = Field(
+        default=None,
+        title="Staging limit",
+        description=(
+            "For archives that go to a storage: at most this much waits here to be sent, and "
+            "compressing waits for sending. Empty: 1GiB."
+        ),
+        json_schema_extra=cli("--staging-limit", metavar="SIZE"),
+    )
+    upload_parts: int = shared.upload_parts(
+        "For archives and copies that go to a storage: how many parts are sent side by side, "
+        "for each of them."
+    )
+    bandwidth_limit: Size | None = shared.bandwidth_limit(
+        "For archives and copies that go to a storage: send at most this much a second."
+    )
     cluster: str = Field(
         default="auto",
-        pattern=r"^(auto|threads|processes|(tcp|tls)://[^\s/]+:\d{1,5})$",
+        pattern=r"^(auto|threads|helpers|processes|(tcp|tls)://[^\s/]+:\d{1,5})$",
         title="Cluster",
-        description="auto, threads, processes, or the address of a Dask scheduler (tcp://…).",
-        json_schema_extra=cli("--cluster", metavar="auto|threads|processes|ADDRESS"),
+        description="auto, threads, helpers (plain processes), processes (of Dask), or the "
+        "address of a Dask scheduler (tcp://…).",
+        json_schema_extra=cli("--cluster", metavar="auto|threads|helpers|processes|ADDRESS"),
     )
-    dry_run: bool = Field(
-        default=False,
-        title="Dry run",
-        description="Show what would be done and write nothing.",
-        json_schema_extra=cli("--dry-run"),
-    )
+    dry_run: bool = shared.dry_run("Show what would be done and write nothing.")

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
+from pybak.options import shared
 from pybak.options.fields import DurationText, Options, cli
 
 
@@ -45,25 +46,17 @@ class PruneOptions(Options):
         title="Consolidate",
         description=(
             "Where a chain stands in the way, make a full archive of its members, so that the old "
-            "ones can go. Plain ZIP only; nothing is compressed anew."
+            "ones can go. What is compressed is copied as far as it can be."
         ),
         json_schema_extra=cli("--consolidate"),
     )
-    wait: bool = Field(
-        default=False,
-        title="Wait",
-        description="Wait for other runs of the job to end, instead of giving up.",
-        json_schema_extra=cli("--wait"),
+    password_block: str | None = shared.password_block(
+        "The Prefect block with the password that encrypted archives are made with."
     )
-    wait_limit: DurationText | None = Field(
-        default=None,
-        title="Longest wait",
-        description="Wait for other runs of the job, but not longer than this, such as 15m.",
-        json_schema_extra=cli("--wait-limit", metavar="DURATION"),
+    wait: bool = shared.wait("Wait for other runs of the job to end, instead of giving up.")
+    wait_limit: DurationText | None = shared.wait_limit(
+        "Longest wait", "Wait for other runs of the job, but not longer than this, such as 15m."
     )
-    dry_run: bool = Field(
-        default=False,
-        title="Dry run",
-        description="Show what would be kept and removed, with reasons, and change nothing.",
-        json_schema_extra=cli("--dry-run"),
+    dry_run: bool = shared.dry_run(
+        "Show what would be kept and removed, with reasons, and change nothing."
     )

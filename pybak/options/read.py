@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
+from pybak.options import shared
 from pybak.options.fields import FilterOptions, Options, cli
 
 _LEAST_PERCENT: Final = 0.01
@@ -55,13 +56,8 @@ def percent_number(text: str) -> float:
 class ReadOptions(Options):
     """What commands that read archives share."""
 
-    workers: int | None = Field(
-        default=None,
-        ge=1,
-        le=256,
-        title="Workers",
-        description="How many members are read side by side. Empty: the program picks.",
-        json_schema_extra=cli("-w", "--workers", metavar="N"),
+    workers: int | None = shared.workers(
+        "How many members are read side by side. Empty: the program picks."
     )
     cluster: str = Field(
         default="auto",
@@ -70,11 +66,8 @@ class ReadOptions(Options):
         description="auto, threads or processes.",
         json_schema_extra=cli("--cluster", metavar="auto|threads|processes"),
     )
-    password_block: str | None = Field(
-        default=None,
-        title="Password block",
-        description="The Prefect block that holds the password of encrypted archives.",
-        json_schema_extra=cli("--password-block", metavar="NAME"),
+    password_block: str | None = shared.password_block(
+        "The Prefect block that holds the password of encrypted archives."
     )
     max_ratio: float | None = Field(
         default=None,
@@ -131,12 +124,7 @@ class RestoreOptions(ReadOptions, FilterOptions):
         ),
         json_schema_extra=cli("--owner"),
     )
-    dry_run: bool = Field(
-        default=False,
-        title="Dry run",
-        description="Show what would be done and write nothing.",
-        json_schema_extra=cli("--dry-run"),
-    )
+    dry_run: bool = shared.dry_run("Show what would be done and write nothing.")
 
 
 class VerifyOptions(ReadOptions):

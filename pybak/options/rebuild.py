@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from pybak.options import shared
 from pybak.options.fields import Options, cli
 
 
 class RebuildOptions(Options):
     """How the catalog is made anew."""
 
-    password_block: str | None = Field(
-        default=None,
-        title="Password block",
-        description="The Prefect block that holds the password of encrypted archives.",
-        json_schema_extra=cli("--password-block", metavar="NAME"),
+    password_block: str | None = shared.password_block(
+        "The Prefect block that holds the password of encrypted archives."
     )
     no_digests: bool = Field(
         default=False,
@@ -30,17 +28,7 @@ class RebuildOptions(Options):
         ),
         json_schema_extra=cli("--replace"),
     )
-    workers: int | None = Field(
-        default=None,
-        ge=1,
-        le=256,
-        title="Workers",
-        description="How many files are read side by side. Empty: the program picks.",
-        json_schema_extra=cli("-w", "--workers", metavar="N"),
+    workers: int | None = shared.workers(
+        "How many files are read side by side. Empty: the program picks."
     )
-    dry_run: bool = Field(
-        default=False,
-        title="Dry run",
-        description="Show which archives there are and write nothing.",
-        json_schema_extra=cli("--dry-run"),
-    )
+    dry_run: bool = shared.dry_run("Show which archives there are and write nothing.")

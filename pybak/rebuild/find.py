@@ -1,7 +1,8 @@
-"""Which archives lie in a folder: every file and every set of volumes, opened or not."""
+"""Which archives lie in a folder, on disk or in a storage: every file and every set of volumes."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -10,6 +11,8 @@ from typing import NamedTuple
 from pybak.display import printable
 from pybak.errors import ArchiveError, NotFoundError, PlanError, PyBakError, StorageError
 from pybak.problems import DAMAGED, NOT_FOUND, Problem
+from pybak.storage.folders import Folders
+from pybak.storage.opening import is_remote, split
 from pybak.volumes.find import VolumeSet, find_volumes
 
 # What lies beside archives and is none: checksum files, our own work folders, what is hidden.
@@ -31,17 +34,19 @@ def find_places(destinations: Iterable[bytes]) -> Places:
     sets: dict[bytes, VolumeSet] = {}
     problems: dict[str, Problem] = {}
     seen: set[bytes] = set()
+    folders = Folders()
     for destination in destinations:
-        path = os.path.abspath(destination)
-        if not os.path.isdir(path):
-            _add(find_volumes(path), sets, seen)
+        path = _folder(destination)
+        names = _names(path, folders)
+        if names is None:
+            _add(find_volumes(path, folders=folders), sets, seen)
             continue
-        for name in _names(path):
+        for name in names:
             file = os.path.join(path, name)
             if file in seen:
                 continue
             try:
-                _add(find_volumes(file), sets, seen)
+                _add(find_volumes(file, folders=folders), sets, seen)
             except (NotFoundError, ArchiveError, PlanError) as error:
                 problem = _problem(file, error)
                 problems.setdefault(problem.message, problem)
@@ -53,8 +58,16 @@ def _add(found: VolumeSet, sets: dict[bytes, VolumeSet], seen: set[bytes]) -> No
     seen.update(found.paths)
 
 
-def _names(folder: bytes) -> list[bytes]:
-    """Give the names of the files in a folder, sorted."""
+def _folder(destination: bytes) -> bytes:
+    return destination.rstrip(b"/") if is_remote(destination) else os.path.abspath(destination)
+
+
+def _names(folder: bytes, folders: Folders) -> list[bytes] | None:
+    """Give the names of the files in a folder, sorted; None for what is no folder."""
+    if is_remote(folder):
+        return _stored_names(folder, folders)
+    if not os.path.isdir(folder):
+        return None
     try:
         with os.scandir(folder) as entries:
             return sorted(
@@ -68,6 +81,18 @@ def _names(folder: bytes) -> list[bytes]:
     except OSError as error:
         message = f"{printable(folder)}: can't be read ({error.strerror}); check the path"
         raise StorageError(message) from error
+
+
+def _stored_names(folder: bytes, folders: Folders) -> list[bytes] | None:
+    """Do the same in a storage, where a folder is what has files in it."""
+    address = os.fsdecode(folder)
+    # Not asked for as a file first: whoever may read a folder may not look beside it.
+    found = sorted(map(os.fsencode, folders.files(address)))
+    if not found:
+        with contextlib.suppress(PlanError):  # the storage itself, which is empty
+            split(address)
+            return None
+    return [name for name in found if not _BESIDE.fullmatch(name)]
 
 
 def _problem(file: bytes, error: PyBakError) -> Problem:

@@ -18,6 +18,7 @@ import msgspec
 
 from pybak.entries import FOLDER
 from pybak.errors import ArchiveError, StorageError, WrongPasswordError
+from pybak.formats.manifest import Reference
 from pybak.formats.manifest_reader import FullFact, Head, Stream
 from pybak.formats.opening import open_archive
 from pybak.formats.tar_reader import TarFile
@@ -46,7 +47,9 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """An archive of ours, and a copy of its manifest.
 
     `created` is aware, `size` counts the bytes of all files. `status` and `counts` are how its run
-    ended, `members` counts what it holds, `errors` is what the run could not save.
+    ended, `members` counts what it holds, `errors` is what the run could not save. `copies` are
+    the same archive in other places, `replaced` archives of the same run whose place this one took
+    and whose removal was not completed.
     """
 
     volumes: VolumeSet
@@ -59,6 +62,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     counts: dict[str, int]
     errors: list[tuple[str, str, str]]
+    copies: tuple[Found, ...] = ()
+    replaced: tuple[Found, ...] = ()
 
     @property
     def name(self) -> str:
@@ -75,6 +80,23 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         """The full run that its chain begins with: itself if it is one."""
         return self.head.run_id if self.is_full else self.head.full_run
 
+    @property
+    def folder(self) -> bytes:
+        """Where it lies."""
+        return os.path.dirname(self.volumes.paths[0])
+
+    @property
+    def paths(self) -> tuple[bytes, ...]:
+        """All of its files, and those of its copies and of what it took the place of."""
+        own = tuple(path for one in (self, *self.copies) for path in one.volumes.paths)
+        return own + tuple(path for one in self.replaced for path in one.paths)
+
+    @property
+    def stored_bytes(self) -> int:
+        """The bytes of all of these."""
+        own = sum(one.size for one in (self, *self.copies))
+        return own + sum(one.stored_bytes for one in self.replaced)
+
     @contextmanager
     def opened(self) -> Iterator[Lines]:
         """Open the copy of the manifest to read its lines."""
@@ -84,24 +106,30 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lines:
-    """The lines of a manifest: first the members, then what is gone, each to be asked for once."""
+    """The lines of a manifest: members, references, what is gone; each to be asked for once."""
 
     def __init__(self, lines: Iterator[FullFact]) -> None:
         self._lines = lines
-        self._first_behind: FullFact | None = None
+        self._next: FullFact | None = None
 
     def records(self) -> Iterator[FullFact]:
         """Yield what the manifest says of each member."""
         for line in self._lines:
             if line.path is None:
-                self._first_behind = line
+                self._next = line
                 return
             yield line
 
+    def references(self) -> Iterator[Reference]:
+        """Yield the members that other archives hold."""
+        while self._next is not None and self._next.reference is not None:
+            yield self._next.reference
+            self._next = next(self._lines, None)
+
     def gone(self) -> Iterator[str]:
         """Yield the names that archives since the full run hold and the snapshot lacks."""
-        if self._first_behind is not None:
-            yield from self._first_behind.gone or ()
+        if self._next is not None:
+            yield from self._next.gone or ()
         for line in self._lines:
             yield from line.gone or ()
 

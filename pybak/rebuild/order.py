@@ -52,12 +52,13 @@ def ordered(archives: Sequence[Found]) -> list[Step]:
 def _told(archive: Found, by_run: Mapping[str, Step]) -> tuple[Step | None, tuple[str, ...]]:
     """Give the nearest base that is there, and the runs that are needed and are not."""
     base: Step | None = None
-    missing: list[str] = []
-    needs = set(archive.head.needs or ())
-    for run_id in archive.head.bases or ():
+    head = archive.head
+    needs = set(head.needs or ())
+    missing = [run_id for run_id in head.lenders if run_id not in by_run]
+    for run_id in head.bases or ():
         step = by_run.get(run_id)
         if step is None:
-            if run_id in needs:
+            if run_id in needs and run_id not in missing:
                 missing.append(run_id)
             continue
         base = base or step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from uuid import uuid4
+
+import msgspec
 
 from pybak import staging
 from pybak.catalog.address import file_of, parse
@@ -32,14 +35,15 @@ from pybak.read_run import open_work_folder
 from pybak.rebuild.digests import Advance, describe_volumes
 from pybak.rebuild.find import find_places
 from pybak.rebuild.manifests import Found, NotOursError, take_manifest
-from pybak.rebuild.old import known_jobs
+from pybak.rebuild.old import dropped_jobs, known_jobs
 from pybak.rebuild.order import Step, ordered
 from pybak.rebuild.swap import discard, new_name, put_in_place, remove_leftovers
 from pybak.rebuild.write import clear, count_runs, write_step
-from pybak.report.rebuild import RebuildReport, RebuiltRun
+from pybak.report.rebuild import DroppedJob, RebuildReport, RebuiltRun
 from pybak.report.status import PARTIAL, SUCCESS
 from pybak.resources import default_workers, usable_cpus
 from pybak.restore.authentic import authenticate, wrapped_volumes
+from pybak.storage.opening import is_remote
 from pybak.units import format_count
 from pybak.volumes.model import Volume
 
@@ -76,12 +80,16 @@ class RebuildRun:
         self.run_id = str(uuid4())
         self.started_at = now or datetime.now(UTC)
         self.workers = options.workers or default_workers(usable_cpus())
-        self._destinations = [os.fsencode(user_path(name)) for name in destinations]
+        self._destinations = [
+            os.fsencode(name if is_remote(name) else user_path(name)) for name in destinations
+        ]
         self._url = catalog_url
         self._is_stopped = False
         self._skipped: list[Problem] = []
         self._errors: list[Problem] = []
+        self._others: dict[str, list[Found]] = {}
         self._kept: str | None = None
+        self.dropped: tuple[DroppedJob, ...] = ()
         self._where = ""
         self._folder = open_work_folder(self.run_id)
         self.staging = self._folder.path
@@ -90,6 +98,7 @@ class RebuildRun:
     def read(self, password: bytes | None = None) -> list[Step]:
         """Find the archives and read their manifests; give them in the order of their runs.
 
+        `dropped` then names the jobs of the old catalog of which there is no archive.
         Raises NotFoundError if there is no archive of ours, WrongPasswordError if one needs a
         password and none was given, or none can be read with the one that was.
         """
@@ -119,7 +128,8 @@ class RebuildRun:
             raise _all_locked(locked, has_password=password is not None)
         if not found:
             raise self._nothing()
-        jobs = sorted(found.values(), key=lambda one: one.head.job)
+        jobs = sorted(map(self._with_replaced, found.values()), key=lambda one: one.head.job)
+        self.dropped = dropped_jobs(self._url, {one.head.job for one in jobs})
         return [
             step
             for _, of_job in groupby(jobs, key=lambda one: one.head.job)
@@ -152,15 +162,46 @@ class RebuildRun:
             authenticate(sealed, workers=self.workers, should_stop=self.is_stopping)
 
     def _add(self, one: Found, found: dict[str, Found]) -> None:
-        """Add an archive; of two of one run the full one counts, which needs no other."""
+        """Add an archive; of two of one run the full one counts, which needs no other.
+
+        The same archive in another folder is a further place of it.
+        """
         run_id = one.head.run_id
         first = found.setdefault(run_id, one)
         if first is one:
             return
+        if _is_copy(one, first):
+            copies = (*first.copies, one)
+            found[run_id] = msgspec.structs.replace(first, copies=copies)
+            return
         kept, other = (first, one) if first.is_full or not one.is_full else (one, first)
         found[run_id] = kept
-        message = f"is of the run that {kept.name} is of, too; that one is recorded"
-        self._skipped.append(Problem(other.name, COPY, message))
+        self._others.setdefault(run_id, []).append(other)
+
+    def _with_replaced(self, kept: Found) -> Found:
+        """Give an archive with those of its run whose place it took; tell of all others.
+
+        A prune that was killed leaves such a one beside it (`pybak.catalog.replacing`).
+        """
+        others = self._others.get(kept.head.run_id, [])
+        folders = {kept.folder, *(copy.folder for copy in kept.copies)}
+        replaced: list[Found] = []
+        for one in sorted(others, key=lambda other: other.folder not in folders):
+            if not kept.is_full or one.is_full:
+                continue
+            first = next((at for at, other in enumerate(replaced) if _is_copy(one, other)), None)
+            if first is not None:
+                copies = (*replaced[first].copies, one)
+                replaced[first] = msgspec.structs.replace(replaced[first], copies=copies)
+            elif one.folder in folders:
+                replaced.append(one)
+        going = {at.name for one in replaced for at in (one, *one.copies)}
+        for other in others:
+            for at in (other, *other.copies):
+                what = "the next prune deletes it" if at.name in going else "that one is recorded"
+                message = f"is of the run that {kept.name} is of, too; {what}"
+                self._skipped.append(Problem(at.name, COPY, message))
+        return msgspec.structs.replace(kept, replaced=tuple(replaced))
 
     def _nothing(self) -> NotFoundError:
         where = ", ".join(os.fsdecode(path) for path in self._destinations)
@@ -168,24 +209,27 @@ class RebuildRun:
             first = self._errors[0]
             what = f"no archive could be read: {first.path}: {first.message}"
             return NotFoundError(f"{where}: {what}")
-        return NotFoundError(f"{where}: holds no archive that PyBak made; check the path")
+        return NotFoundError(
+            f"{where}: holds no archive that PyBak made; folders below are not searched; check the "
+            "path"
+        )
 
     def files(self, steps: Sequence[Step]) -> int:
         """Count the files that `describe` reads."""
-        return sum(len(step.archive.volumes.paths) for step in steps)
+        return sum(len(step.archive.paths) for step in steps)
 
     def size(self, steps: Sequence[Step]) -> int:
         """Give how many bytes `describe` reads."""
         if self.options.no_digests:
             return 0
-        return sum(step.archive.size for step in steps)
+        return sum(step.archive.stored_bytes for step in steps)
 
     def describe(
         self, steps: Sequence[Step], advance: Advance = lambda _files, _size, _path: None
     ) -> dict[bytes, Volume]:
         """Give place, size and digest of every file of the archives."""
         return describe_volumes(
-            (path for step in steps for path in step.archive.volumes.paths),
+            (path for step in steps for path in step.archive.paths),
             workers=self.workers,
             hashes=not self.options.no_digests,
             should_stop=self.is_stopping,
@@ -268,6 +312,7 @@ class RebuildRun:
                 started_at=step.archive.created,
                 members=step.archive.members,
                 size=step.archive.size,
+                copies=tuple(one.name for one in step.archive.copies),
             )
             for step in steps
         )
@@ -279,6 +324,7 @@ class RebuildRun:
             runs=runs,
             skipped=tuple(self._skipped),
             errors=tuple(self._errors),
+            dropped=self.dropped,
             bytes_read=sum(volume.size for volume in volumes.values()) if hashed else 0,
             duration_seconds=(datetime.now(UTC) - self.started_at).total_seconds(),
             dry_run=self.options.dry_run,
@@ -308,6 +354,15 @@ class RebuildRun:
         trace: TracebackType | None,
     ) -> None:
         self._folder.remove()
+
+
+def _is_copy(one: Found, other: Found) -> bool:
+    """Whether two archives of one run are the same in two folders.
+
+    A manifest has the digests of all members, and of the volumes' first bytes.
+    """
+    folders = {other.folder, *(copy.folder for copy in other.copies)}
+    return one.folder not in folders and filecmp.cmp(one.manifest, other.manifest, shallow=False)
 
 
 def _without_path(error: Exception, path: str) -> str:

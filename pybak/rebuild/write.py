@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, func, insert, select, update
 from sqlmodel import SQLModel, col
 
+from pybak.catalog.copies import StoredCopy
 from pybak.catalog.models import Run
 from pybak.catalog.rows import stream
 from pybak.catalog.runs import RUNNING
@@ -16,6 +17,7 @@ from pybak.catalog.snapshots import (
     SnapshotEnd,
     StoredArchive,
     add_errors,
+    add_leaving,
     in_utc,
     job_number,
     write_snapshot,
@@ -23,6 +25,7 @@ from pybak.catalog.snapshots import (
 from pybak.entries import FOLDER
 from pybak.formats.manifest_reader import FullFact
 from pybak.problems import STORAGE
+from pybak.rebuild.manifests import Found
 from pybak.rebuild.order import Step
 from pybak.report.backup import RUN_DIGITS
 from pybak.report.status import PARTIAL
@@ -63,24 +66,34 @@ def write_step(
             started_at=in_utc(archive.created), options={}, counts={}, tags=[], is_snapshot=False,
         )
     )  # fmt: skip
-    own_volumes = [volumes[path] for path in archive.volumes.paths]
+    for one in archive.replaced:
+        add_leaving(connection, head.run_id, head.job, _stored(one, volumes))
     end = SnapshotEnd(
         run_id=head.run_id, job=head.job, seq=step.seq, status=archive.status,
         mode=head.mode or FULL, base_run=head.base_run,
         base_seq=step.base.seq if step.base is not None else None, full_run=archive.full_run,
         finished_at=None, counts=archive.counts, tags=head.tags, errors=archive.errors,
     )  # fmt: skip
-    stored = StoredArchive(
-        name=archive.name, format=head.format, encrypted=archive.encrypted,
-        members=archive.members, created_at=archive.created, volumes=own_volumes,
-    )  # fmt: skip
     with archive.opened() as lines:
         records = _checked(lines.records(), check)
-        write_snapshot(connection, end, stored, records, lines.gone())
+        write_snapshot(
+            connection, end, _stored(archive, volumes), records, lines.gone(), lines.references()
+        )
     lost = _lost(connection, step)
     if lost is not None:
         _note(connection, step, lost)
     return lost
+
+
+def _stored(one: Found, volumes: Mapping[bytes, Volume]) -> StoredArchive:
+    return StoredArchive(
+        name=one.name, format=one.head.format, encrypted=one.encrypted, members=one.members,
+        created_at=one.created, volumes=[volumes[path] for path in one.volumes.paths],
+        copies=[
+            StoredCopy(name=copy.name, volumes=[volumes[path] for path in copy.volumes.paths])
+            for copy in one.copies
+        ],
+    )  # fmt: skip
 
 
 def _checked(records: Iterator[FullFact], check: Callable[[], object]) -> Iterator[FullFact]:

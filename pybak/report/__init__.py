@@ -20,6 +20,7 @@ from pybak.report.prune import JobPrune, NewFull, PruneReport, SnapshotVerdict
 from pybak.report.rebuild import RebuildReport, RebuiltRun
 from pybak.report.restore import RestoreCounts, RestoreReport
 from pybak.report.status import CANCELLED, FAILED, PARTIAL, SUCCESS, UNCHANGED
+from pybak.report.transfer import TransferredArchive, TransferReport
 from pybak.report.verify import ArchiveCheck, VerifyReport
 
 __all__ = [
@@ -46,6 +47,8 @@ __all__ = [
     "RestoreReport",
     "RunReport",
     "SnapshotVerdict",
+    "TransferReport",
+    "TransferredArchive",
     "VerifyReport",
     "error_code",
     "error_message",

@@ -13,6 +13,7 @@ import msgspec
 from pybak.display import printable, shell_word
 from pybak.errors import ExitCode
 from pybak.problems import NOTES, Problem
+from pybak.report.copies import CopyOutcome, missing, problems_of
 from pybak.report.forms import markdown_form, problems_json, text_form
 from pybak.report.phrases import (
     because,
@@ -67,7 +68,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """What a run was compared with.
 
     `reasons` tell why the mode is not what was asked for or due. `gone` counts the files that
-    the base had and the run did not find.
+    the base had and the run did not find, `duplicates` the new and changed ones whose content
+    earlier archives hold, with `duplicate_bytes`.
     """
 
     mode: str = FULL
@@ -75,6 +77,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     base_run: str | None = None
     base_started_at: datetime | None = None
     gone: int = 0
+    duplicates: int = 0
+    duplicate_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Give the keys that tell of it."""
@@ -83,6 +87,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             "full_because": list(self.reasons) if self.mode == FULL else [],
             "base_run": self.base_run,
             "gone": self.gone,
+            "duplicates": self.duplicates,
+            "duplicate_bytes": self.duplicate_bytes,
         }
 
     def facts(self, files: FileCounts) -> Iterator[tuple[str, str]]:
@@ -98,6 +104,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             gone = f"{grouped(self.gone)} gone"
             changes = files.changes()
             yield "Changes", joined(changes, gone) if self.base_run is not None else changes
+        if self.duplicates:
+            what = f"{format_count(self.duplicates, 'file')} ({format_size(self.duplicate_bytes)})"
+            yield "Stored once", f"{what} that earlier archives hold"
 
 
 class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +128,7 @@ class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
     encrypted: bool = False
     volumes: tuple[Volume, ...] = ()
     checksum_files: tuple[str, ...] = ()
+    copies: tuple[CopyOutcome, ...] = ()
     lost: Mapping[str, int] = {}
     history: Comparison = Comparison()
     files: FileCounts = FileCounts()
@@ -151,6 +161,7 @@ class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
             "volumes": [volume.to_json() for volume in self.volumes],
             "checksum_files": list(self.checksum_files),
             "lost": dict(self.lost),
+            "copies": [copy.to_json() for copy in self.copies],
             **self.history.to_json(),
             "files": self.files.to_json(),
             "folders": self.folders,
@@ -176,10 +187,7 @@ class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
         """Say in one line how it went."""
         name = f" of {printable(self.job)}" if self.job else ""
         if self.status == PARTIAL:
-            return (
-                f"Backup{name} is partial: {failures(self.files.failed, self.errors)}; "
-                "the rest is saved"
-            )
+            return f"Backup{name} is partial: {self._shortfall()}"
         if self.status in (FAILED, CANCELLED):
             return f"Backup{name} {because(self.status, self.message)}"
         if self.status == UNCHANGED:
@@ -187,9 +195,23 @@ class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
             return f"Backup{name}: nothing changed, so nothing was written{failing}"
         return f"Backup{name} complete"
 
+    def _shortfall(self) -> str:
+        """Say what is missing, and that all else is there."""
+        copies = problems_of(self.copies)
+        others = [error for error in self.errors if error not in copies]
+        if not (others or self.files.failed) and copies:
+            return f"{missing(self.copies)}; the archive itself is complete"
+        failed = joined(failures(self.files.failed, others), missing(self.copies))
+        return f"{failed}; the rest is saved"
+
     def _facts(self) -> Iterator[tuple[str, str]]:
         if self.archive:
             yield "Archive", printable(self.archive)
+        made = [copy for copy in self.copies if copy.is_made]
+        for number, copy in enumerate(made):
+            yield "" if number else "Copies", printable(copy.archive)
+            if copy.message:
+                yield "Note", printable(copy.message)
         if self.volumes and self._is_split():
             yield "Volumes", self._volumes()
         for number, path in enumerate(self.checksum_files):
@@ -271,7 +293,8 @@ def lost_lines(lost: Mapping[str, int]) -> Iterator[str]:
 class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a backup would do, for `--dry-run`; nothing has been written.
 
-    `destination` is the archive's path, without a volume's number; `split` the most bytes of a
+    `destination` is the archive's path, without a volume's number, `copies` those of its copies;
+    `split` the most bytes of a
     volume; `checksums` the kinds of checksum files beside it. `is_unchanged` tells that no archive
     would be written.
     """
@@ -294,6 +317,7 @@ class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
     level: int | None = None
     cluster: str | None = None
     excluded_by: Mapping[str, int] = {}
+    copies: tuple[str, ...] = ()
     errors: tuple[Problem, ...] = ()
     skipped: tuple[Problem, ...] = ()
 
@@ -327,6 +351,7 @@ class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
         plan = {
             "sources": list(self.sources),
             "destination": self.destination,
+            "copies": list(self.copies),
             "split": self.split,
             "checksums": list(self.checksums),
             "bytes": self.bytes,
@@ -359,6 +384,8 @@ class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
         for number, source in enumerate(self.sources):
             yield "" if number else "From", printable(source)
         yield "To", printable(self.destination)
+        for number, copy in enumerate(self.copies):
+            yield "" if number else "Copies", printable(copy)
         if self.format:
             yield "Format", self.format
         if self.split:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pybak.display import escape
 from pybak.errors import (
     ArchiveError,
@@ -9,6 +12,7 @@ from pybak.errors import (
     LockedError,
     NotFoundError,
     PlanError,
+    PyBakError,
     SourceError,
     StorageError,
     WrongPasswordError,
@@ -22,15 +26,24 @@ from pybak.problems import (
     WRONG_PASSWORD,
     Problem,
 )
-from pybak.report.backup import BackupReport, PlanSummary
+from pybak.report.backup import FULL, BackupReport, Comparison, PlanSummary
 from pybak.report.drill import DrillReport
 from pybak.report.prune import PruneReport
 from pybak.report.rebuild import RebuildReport
 from pybak.report.restore import RestoreReport
 from pybak.report.status import CANCELLED, FAILED
+from pybak.report.transfer import TransferReport
 from pybak.report.verify import VerifyReport
 
-RunReport = BackupReport | RestoreReport | VerifyReport | PruneReport | RebuildReport | DrillReport
+RunReport = (
+    BackupReport
+    | RestoreReport
+    | VerifyReport
+    | PruneReport
+    | RebuildReport
+    | DrillReport
+    | TransferReport
+)
 Report = RunReport | PlanSummary
 
 
@@ -53,7 +66,23 @@ def failed_report(command: str, error: BaseException) -> RunReport:
         return RebuildReport(status=status, errors=errors, message=message)
     if command == "drill":
         return DrillReport(status=status, errors=errors, message=message)
-    return BackupReport(status=status, errors=errors, message=message)
+    if command == "transfer":
+        return TransferReport(status=status, errors=errors, message=message)
+    asked = error if isinstance(error, PyBakError) else PyBakError()
+    return BackupReport(
+        status=status, job=asked.job, history=Comparison(mode=asked.mode or FULL), errors=errors,
+        message=message,
+    )  # fmt: skip
+
+
+@contextmanager
+def failing_as(*, job: str | None, mode: str) -> Iterator[None]:
+    """Let an error that ends a backup know what was asked for."""
+    try:
+        yield
+    except PyBakError as error:
+        error.job, error.mode = job, mode
+        raise
 
 
 def error_message(error: BaseException) -> str:

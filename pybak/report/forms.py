@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -11,6 +12,8 @@ from pybak.problems import Problem
 from pybak.report.phrases import NAMED_FILES, grouped, what_happened
 
 _LABEL_WIDTH: Final = 13
+_COMMAND: Final = re.compile(r": (python flows/.*)\Z", re.DOTALL)
+"""What a message ends with to be typed: that is not wrapped."""
 
 Facts = Iterator[tuple[str, str]]
 Lists = Iterator[tuple[str, int, Sequence[Problem]]]
@@ -43,7 +46,11 @@ def _problem_lines(problems: Sequence[Problem], width: int) -> Iterator[str]:
         by_reason.setdefault(what_happened(problem), []).append(printable(problem.path))
     for reason, names in by_reason.items():
         line = f"  {names[0]}: {reason}"
-        if len(names) == 1 and not names[0]:
+        if columns(line) > width and (cut := _COMMAND.search(reason)):
+            yield from (f"  {name}:" for name in names if name)
+            yield from _wrap(reason[: cut.start()] + ":", width, indent="    ")
+            yield f"      {cut[1]}"
+        elif len(names) == 1 and not names[0]:
             yield from _wrap(reason, width, indent="  ")
         elif len(names) == 1 and columns(line) <= width:
             yield line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -16,9 +16,11 @@ from pybak.report.phrases import because, duration, joined, of_files
 from pybak.report.status import CANCELLED, EXIT_CODES, FAILED, PARTIAL
 from pybak.units import format_count
 
+DROPPED: Final = "dropped"
+
 
 class RebuiltRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that an archive told of. `started_at` is aware."""
+    """A run that an archive told of. `started_at` is aware; `copies` are its further places."""
 
     archive: str
     run_id: str
@@ -29,10 +31,44 @@ class RebuiltRun(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime
     members: int
     size: int = 0
+    copies: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """Say it in a line."""
+        when = f"{self.started_at.astimezone():%Y-%m-%d %H:%M:%S}"
+        name = f"{printable(self.job)} {self.seq}"
+        what = joined(name, when, self.mode, format_count(self.members, "member"))
+        return f"{what}, {printable(self.archive)}"
 
     def to_json(self) -> dict[str, Any]:
         """Give one element of `runs`."""
-        return {**msgspec.structs.asdict(self), "started_at": self.started_at.isoformat()}
+        return {
+            **msgspec.structs.asdict(self),
+            "started_at": self.started_at.isoformat(),
+            "copies": list(self.copies),
+        }
+
+
+class DroppedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job of the old catalog of which no archive was found; `folders` are where it had them."""
+
+    job: str
+    backups: int
+    folders: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return f"{printable(self.job)}: is not in the new catalog: {self.told()}"
+
+    def told(self) -> str:
+        """Say it without the job's name."""
+        where = ", ".join(map(printable, self.folders))
+        count = format_count(self.backups, "backup")
+        return f"{count} of the old catalog, in {where}; name that folder too to keep them"
+
+    def to_json(self) -> dict[str, Any]:
+        """Give one element of `dropped`."""
+        return {"job": self.job, "backups": self.backups, "folders": list(self.folders)}
 
 
 class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +76,7 @@ class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `kept` is where the old catalog is now. `skipped` are files that are no archives of ours, or
     copies of those; `errors` are archives that could not be read, and runs that lack something.
+    `dropped` are jobs that the old catalog knows and the new one does not.
     """
 
     status: str
@@ -48,6 +85,7 @@ class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
     runs: tuple[RebuiltRun, ...] = ()
     skipped: tuple[Problem, ...] = ()
     errors: tuple[Problem, ...] = ()
+    dropped: tuple[DroppedJob, ...] = ()
     bytes_read: int = 0
     duration_seconds: float = 0.0
     dry_run: bool = False
@@ -65,6 +103,7 @@ class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
             "catalog": self.catalog,
             "kept": self.kept,
             "runs": [run.to_json() for run in self.runs],
+            "dropped": [one.to_json() for one in self.dropped],
             "skipped": problems_json(self.skipped),
             "errors": problems_json(self.errors),
             "bytes_read": self.bytes_read,
@@ -109,9 +148,14 @@ class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
                 format_count(members, "file version"),
             ),
         )
+        if self.dry_run:
+            for number, run in enumerate(self.runs):
+                yield "" if number else "Runs", run.told()
         yield "Time", duration(self.duration_seconds, self.bytes_read)
 
     def _lists(self) -> Iterator[tuple[str, int, Sequence[Problem]]]:
+        dropped = [Problem(one.job, DROPPED, one.told()) for one in self.dropped]
+        yield "Jobs that the new catalog does not have", len(dropped), dropped
         yield "Skipped", len(self.skipped), self.skipped
         errors = of_files(self.errors, self.message)
         yield "Problems", len(errors), errors

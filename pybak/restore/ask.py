@@ -6,7 +6,7 @@ A path beats a run's id, which beats `latest`; the catalog is asked only for the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,8 +17,10 @@ from pybak.errors import NotFoundError, PlanError
 from pybak.locate import LATEST, portable_name
 from pybak.paths import user_path
 from pybak.portable import from_portable
+from pybak.problems import STORAGE, Problem
 from pybak.restore.select import Selector
-from pybak.restore.snapshot import Share, recorded_shares, whole
+from pybak.restore.snapshot import Reference, Share, recorded_shares, references_of, whole
+from pybak.storage.opening import is_remote
 from pybak.volumes.find import VolumeSet, find_volumes
 
 if TYPE_CHECKING:
@@ -76,21 +78,41 @@ class Asked:
                 run = self.snapshot.run_id
                 raise NotFoundError(f"{run}: this backup was removed just now; name another one")
             names: dict[int, list[bytes]] = {}
-            for name, number in history.names(self.snapshot, fragments):
-                names.setdefault(number, []).append(name)
-            archives = history.archives_by_id(names)
-        return recorded_shares((facts, names[facts.id]) for facts in archives)
+            references: dict[int, dict[bytes, Reference]] = {}
+            for name, number, is_reference in history.names(self.snapshot, fragments):
+                if is_reference:
+                    references.setdefault(number, {})
+                else:
+                    names.setdefault(number, []).append(name)
+            if references:
+                for one in history.references(self.snapshot):
+                    if one.archive_id in references:
+                        references[one.archive_id] |= references_of([one])
+            archives = history.archives_by_id({**names, **references})
+            lack = history.lack(self.snapshot)
+        shares = recorded_shares(
+            (facts, names.get(facts.id, ()), references.get(facts.id, {})) for facts in archives
+        )
+        if lack is not None:
+            own = self.snapshot.archive or ""
+            last = shares.pop() if shares else Share(own, (), frozenset())
+            shares.append(last._replace(lack=Problem(own, STORAGE, lack)))
+        return shares
 
 
 def ask(which: str, *, job: str | None, at: str | None, catalog_url: str) -> Asked:
     """Find what `which` means: a path, a run's id or 8 characters of its beginning, or `latest`.
 
-    With `at` (ISO 8601 with an offset) `latest` is the newest snapshot that was begun by then.
+    The address of an archive in a storage is as good as a path. With `at` (ISO 8601 with an offset)
+    `latest` is the newest snapshot that was begun by then.
     Raises NotFoundError, PlanError where more than one thing may be meant and for a time beside
     anything but `latest`, CatalogError, and what `find_volumes` raises for volumes that are no
     whole.
     """
     which = from_portable(which)
+    if is_remote(which):
+        _refuse_time(which, at, "is an archive")
+        return Asked(find_volumes(os.fsencode(which)), job=job)
     path = user_path(which)
     try:
         archive = find_volumes(os.fsencode(path))
@@ -160,16 +182,16 @@ def _of_job(catalog: Catalog, history: History, job: str | None, at: str | None)
 
 def _of_run(catalog: Catalog, history: History, which: str) -> Asked | None:
     """Find the snapshot of a run. One that found nothing new has that of the run before it."""
-    found = history.find(which) if len(which) >= _LEAST_PREFIX else []
-    if len(found) > 1:
-        ids = ", ".join(one.run_id[: len(which) + 4] for one in found[:_NAMED])
-        more = " and others" if len(found) > _NAMED else ""
-        raise PlanError(f"{which}: which run? {ids}{more} begin like that; write more of it")
-    if found:
+    is_long = len(which) >= _LEAST_PREFIX
+    if found := history.find(which) if is_long else []:
+        _check_one(which, [one.run_id for one in found])
         return _snapshot(found[0])
-    run = catalog.get_run(which)
+    # Runs that made no snapshot, or before there were any.
+    runs = catalog.runs_like(which) if is_long else [catalog.get_run(which)]
+    run = next(iter(runs), None)
     if run is None:
         return None
+    _check_one(which, [one.run_id for one in runs if one is not None])
     if run.archive is not None:
         return _recorded(run.archive, run.job)
     if run.status == _UNCHANGED:
@@ -178,6 +200,15 @@ def _of_run(catalog: Catalog, history: History, which: str) -> Asked | None:
         raise NotFoundError(f"{which}: its snapshot, of the run before, was removed; name another")
     why = run.message or f"this run ended as {run.status} and has no archive"
     raise NotFoundError(f"{which}: {why}")
+
+
+def _check_one(which: str, run_ids: Sequence[str]) -> None:
+    """Raise PlanError where more than one run may be meant."""
+    if len(run_ids) < 2:
+        return
+    ids = ", ".join(run_id[: len(which) + 4] for run_id in run_ids[:_NAMED])
+    more = " and others" if len(run_ids) > _NAMED else ""
+    raise PlanError(f"{which}: which run? {ids}{more} begin like that; write more of it")
 
 
 def _snapshot(snapshot: Snapshot) -> Asked:

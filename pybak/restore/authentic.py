@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from pybak.errors import Interrupted
+from pybak.errors import ArchiveError, Interrupted
 from pybak.formats.source import JoinedSource, Source
 from pybak.formats.wrapper import WrappedSource
 
@@ -33,7 +33,15 @@ def authenticate(
         if should_stop and should_stop():
             raise Interrupted("stopped on request")
 
+    def check(volume: WrappedSource) -> None:
+        try:
+            volume.authenticate(ask)
+        except ArchiveError:
+            if not volume.forget():
+                raise
+            volume.authenticate(ask)
+
     with ThreadPoolExecutor(max(1, min(workers, len(volumes)))) as pool:
         # Of several bad volumes the first is told.
-        for _ in pool.map(lambda volume: volume.authenticate(ask), volumes):
+        for _ in pool.map(check, volumes):
             pass

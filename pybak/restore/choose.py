@@ -6,10 +6,13 @@ Touches nothing on disk.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
+import msgspec
+
+from pybak.display import printable
 from pybak.entries import (
     BLOCK_DEVICE,
     CHAR_DEVICE,
@@ -21,13 +24,14 @@ from pybak.entries import (
     LINK,
 )
 from pybak.formats.archive import MAX_ID, TooLargeError
-from pybak.formats.listing import NO_OWNER, Listed, Listing
-from pybak.problems import DAMAGED, NO_MATCH, UNSUPPORTED, Problem
+from pybak.formats.listing import NO_OWNER, Listed, Listing, bounded_time
+from pybak.problems import DAMAGED, NO_MATCH, NOT_FOUND, UNSUPPORTED, Problem
 from pybak.restore.hard_links import FirstNames, Unusable
 from pybak.restore.items import Folder, Item
 from pybak.restore.names import UnsafeName, safe_name
 from pybak.restore.owners import FindOwner
 from pybak.restore.select import Selector
+from pybak.restore.snapshot import Reference, Share
 from pybak.units import format_size
 
 _MAX_SECONDS: Final = 1 << 60
@@ -69,16 +73,21 @@ def choose(
     find_owner: FindOwner,
     *,
     is_root: bool,
-    names: AbstractSet[bytes] | None = None,
+    share: Share | None = None,
 ) -> Chosen:
-    """Pick what `selector` wants, of all members or of those called as in `names`.
+    """Pick what `selector` wants, of all members or of what `share` takes.
 
     `find_owner` gives the ids that an owner means here.
     """
+    names = share.names if share is not None else None
     picker = _Picker(listing, selector, find_owner, is_root=is_root, names=names)
     for number, listed in enumerate(listing.members):
         picker.add(number, listed)
+    if share is not None and share.references:
+        picker.add_references(listing.members, share.references)
     picker.report_missing(listing.missing)
+    if names is None:
+        picker.report_elsewhere(listing)
     return Chosen(picker.settle(), picker.taken, picker.problems, picker.failed, picker.skipped)
 
 
@@ -111,30 +120,17 @@ class _Picker:
         self._is_root = is_root
         self._names = names
         self._places: dict[bytes, int] = {}
+        self._copies: dict[bytes, Item] = {}
 
     def add(self, number: int, listed: Listed) -> None:
         """Take one member, the listing's `number`th, or say why not."""
-        name, kind = listed.name, listed.kind
-        if self._names is not None and name not in self._names:
+        kind = listed.kind
+        if self._names is not None and listed.name not in self._names:
             return
-        try:
-            path = safe_name(name)
-        except UnsafeName as error:
-            if self._takes_all or self._selector.wants(name, is_folder=kind == FOLDER):
-                self._refuse(name, kind, DAMAGED, f"refused: its name {error}")
+        path = self._checked(listed)
+        if path is None:
             return
-        if not path:
-            if kind != FOLDER:
-                self._refuse(name, kind, DAMAGED, "refused: it has no name")
-            return
-        if not self._takes_all and not self._selector.wants(path, is_folder=kind == FOLDER):
-            return
-        if listed.fault is not None:
-            self._refuse(path, kind, *listed.fault)
-        elif listed.remark:
-            # A good manifest tells of it otherwise, or not at all: it may be anyone's.
-            self._refuse(path, kind, DAMAGED, f"refused: {listed.remark}")
-        elif kind not in _RESTORED:
+        if kind not in _RESTORED:
             self._refuse(path, kind, UNSUPPORTED, f"is a {KIND_NAMES[kind]}; these are left out")
         elif kind in _DEVICES and not self._is_root:
             message = f"is a {KIND_NAMES[kind]}, which only root can make"
@@ -145,6 +141,55 @@ class _Picker:
             self._put(path, self._item(path, kind, listed))
             if kind == FILE:
                 self.taken.append(listed)
+
+    def _checked(self, listed: Listed) -> bytes | None:
+        """Give the path of a member; None if it is not wanted, or can't be had and that is told."""
+        name, kind = listed.name, listed.kind
+        try:
+            path = safe_name(name)
+        except UnsafeName as error:
+            if self._takes_all or self._selector.wants(name, is_folder=kind == FOLDER):
+                self._refuse(name, kind, DAMAGED, f"refused: its name {error}")
+            return None
+        if not path:
+            if kind != FOLDER:
+                self._refuse(name, kind, DAMAGED, "refused: it has no name")
+            return None
+        if not self._takes_all and not self._selector.wants(path, is_folder=kind == FOLDER):
+            return None
+        if listed.fault is not None:
+            self._refuse(path, kind, *listed.fault)
+            return None
+        if listed.remark:
+            # A good manifest tells of it otherwise, or not at all: it may be anyone's.
+            self._refuse(path, kind, DAMAGED, f"refused: {listed.remark}")
+            return None
+        return path
+
+    def add_references(
+        self, members: Iterable[Listed], references: Mapping[bytes, Reference]
+    ) -> None:
+        """Take the contents of members for files that are called otherwise or differ otherwise."""
+        by_member: dict[bytes, list[bytes]] = {}
+        for name, one in references.items():
+            by_member.setdefault(one.member, []).append(name)
+        taken = {listed.name for listed in self.taken}
+        for listed in members:
+            for name in by_member.get(listed.name, ()):
+                self._add_reference(_as_named(listed, name, references[name]))
+            if listed.name in by_member and listed.name not in taken:
+                self.taken.append(listed)
+
+    def _add_reference(self, listed: Listed) -> None:
+        path = self._checked(listed)
+        if path is None:
+            return
+        if listed.kind != FILE:
+            message = f"refused: the archive holds a {KIND_NAMES[listed.kind]} in its place"
+            self._refuse(path, FILE, DAMAGED, message)
+            return
+        item = self._item(path, FILE, listed)
+        self._copies[path] = msgspec.structs.replace(item, is_content=True)
 
     def _add_hard_link(self, path: bytes, number: int) -> None:
         try:
@@ -209,9 +254,38 @@ class _Picker:
                 message = "the manifest lists it, the archive does not hold it"
                 self._refuse(name, kind, DAMAGED, message)
 
+    def report_elsewhere(self, listing: Listing) -> None:
+        """Name what belongs to the archive's snapshot anew and lies in other archives."""
+        lenders = listing.head.lenders if listing.head is not None else {}
+        for one in listing.references:
+            if self._takes_all or self._selector.wants(
+                os.fsencode(one.path), is_folder=one.type == FOLDER
+            ):
+                lender = lenders.get(one.run)
+                archive = printable(lender) if lender else f"the archive of run {one.run}"
+                member = one.path if one.member is None else one.member
+                self._refuse(
+                    os.fsencode(one.path), one.type, NOT_FOUND,
+                    f"is not in this archive: its content is in {archive}, as "
+                    f"{printable(member)}; restore the run, or that member",
+                )  # fmt: skip
+
     def settle(self) -> list[Item]:
         """Give what was put; hard links whose first name was not chosen get another first name."""
-        return self._first_names.settle([item for item in self._items if item is not None])
+        items = [item for item in self._items if item is not None]
+        # No link stands for those that have only their content of the archive.
+        return [*self._first_names.settle(items), *self._copies.values()]
+
+
+def _as_named(listed: Listed, name: bytes, reference: Reference) -> Listed:
+    """Give a member as a file of another name, and with what else is known of that."""
+    uid, gid = reference.uid, reference.gid
+    return msgspec.structs.replace(
+        listed, name=name, mtime_ns=bounded_time(reference.mtime_ns), precision=1,
+        mode=reference.mode & 0o7777, uid=uid, gid=gid,
+        user=listed.user if listed.uid == uid else "",
+        group=listed.group if listed.gid == gid else "",
+    )  # fmt: skip
 
 
 def sort_out(items: Iterable[Item], folders: Collection[bytes]) -> tuple[Sorted, list[Problem]]:

@@ -136,11 +136,11 @@ class Unpacker:
         try:
             self._ask(item)
             if item.kind == FOLDER:
-                self._collect(item)
+                self._once_more(item, self._collect)
             elif self._full >= _FULL_ENOUGH:
                 self._fail(item, STORAGE, "not written: the target's disk is full")
             else:
-                self._place(item)
+                self._once_more(item, self._place)
                 self._full = 0
         except _Stopped:
             self._stopped = True
@@ -157,6 +157,18 @@ class Unpacker:
             return True
         self._size = size
         return True
+
+    def _once_more(self, item: Item, unpack: Callable[[Item], None]) -> None:
+        """Unpack a member; if it is damaged, and came over a network, fetch it once more."""
+        size, noted = self._size, len(self._problems)
+        try:
+            unpack(item)
+        except ArchiveError:
+            if not self._archive.again():
+                raise
+            self._size = size
+            del self._problems[noted:]
+            unpack(item)
 
     def close(self) -> Outcome:
         """Write down what the last step needs and give the counts."""
@@ -294,7 +306,7 @@ class Unpacker:
     def _xattrs(self, item: Item) -> Mapping[bytes, bytes] | None:
         if not self._has_attributes:
             return None
-        if not may_have_attributes(item):
+        if item.is_content or not may_have_attributes(item):
             return {}
         found = self._archive.attributes(item.member)
         for problem in found.problems:

@@ -33,7 +33,7 @@ from pybak.restore.delete import why_incomplete
 from pybak.restore.items import Item, Job, write_index
 from pybak.restore.owners import FindOwner
 from pybak.restore.select import Selector
-from pybak.restore.snapshot import Share, folders_among, wanted_names
+from pybak.restore.snapshot import Share, folders_among, wanted_of
 from pybak.units import format_count
 
 ShouldStop = Callable[[], bool]
@@ -102,7 +102,8 @@ def gather(shares: Sequence[Share], question: Question, job: Job) -> Gathered:
 def runs_of(archive: Archive, tasks: int) -> tuple[bool, int]:
     """Tell whether batches must be runs of the archive, and how many batches make sense."""
     if archive.index is None:
-        return False, tasks
+        # What is fetched from far is read ahead, so neighbours belong to one batch.
+        return any(one.version for one in archive.identity), tasks
     # Without places to start at, a second batch would unpack all that the first one does.
     return True, tasks if archive.format == "tar" else max(1, min(tasks, len(archive.index)))
 
@@ -157,15 +158,19 @@ class _Gatherer:
 
     def add(self, number: int, share: Share) -> None:
         """Take what is wanted of an archive, if anything is."""
-        if share.names is not None and self._question.is_tidying:
-            self._held.append(share.names)
-        names = wanted_names(share, self._selector)
+        if share.lack is not None:
+            self._problems.append(share.lack)
+            self._doubt = Problem("", STORAGE, "nothing was deleted: the backup is not whole")
+        if share.held is not None and self._question.is_tidying:
+            self._held.append(share.held)
+        wanted = wanted_of(share, self._selector)
+        names = wanted.held
         if names is not None and not names:
             return
         try:
             if share.trouble is not None:
                 raise share.trouble
-            self._open(number, share, names)
+            self._open(number, wanted)
         except TooLargeError:
             raise
         except WrongPasswordError as error:
@@ -177,14 +182,14 @@ class _Gatherer:
                 raise
             self._lost.append((names, error))
 
-    def _open(self, number: int, share: Share, names: frozenset[bytes] | None) -> None:
+    def _open(self, number: int, share: Share) -> None:
         question = self._question
         with open_archive(share.volumes, password=question.password) as archive:
-            listing = archive.listing(question.limits, names)
+            listing = archive.listing(question.limits, share.members)
             check_origin(share, archive, listing)
             chosen = choose(
                 listing, self._selector, question.find_owner,
-                is_root=os.geteuid() == 0, names=names,
+                is_root=os.geteuid() == 0, share=share,
             )  # fmt: skip
             # Empty files are never encrypted: they say nothing about whether anything can be read.
             if listing.encrypted and not any(
@@ -212,15 +217,16 @@ class _Gatherer:
             in_runs, most = runs_of(archive, question.tasks)
             self._take(Origin(job, archive.label, chosen.items, in_runs, most), chosen)
             self._stored += archive.source.size
-        if names is None:
+        if share.names is None:
             if listing.head is not None and listing.head.base_run:
                 note = only_changes(printable(listing.head.base_run))
                 self._problems.append(Problem("", CHANGES_ONLY, note))
             if question.is_tidying:
-                self._held.append({listed.name for listed in listing.members})
+                elsewhere = (os.fsencode(one.path) for one in listing.references)
+                self._held.append({*(listed.name for listed in listing.members), *elsewhere})
                 self._doubt = self._doubt or why_incomplete(listing)
         else:
-            self._report_absent(names, listing)
+            self._report_absent(share, listing)
 
     def _take(self, origin: Origin, chosen: Chosen) -> None:
         self._origins.append(origin)
@@ -230,11 +236,13 @@ class _Gatherer:
         self._members += len(chosen.items)
         self._unpacked += sum(map(_unpacked, chosen.listed))
 
-    def _report_absent(self, names: frozenset[bytes], listing: Listing) -> None:
+    def _report_absent(self, share: Share, listing: Listing) -> None:
         """Name what was recorded and is not in the archive, nor in its manifest."""
         listed = {listed.name for listed in listing.members}
+        lost = {name for name, one in share.references.items() if one.member not in listed}
         listed.update(name for name, _ in listing.missing)
-        self._refuse(names - listed, DAMAGED, "the archive that should hold it does not")
+        lost |= (share.names or frozenset()) - listed
+        self._refuse(lost, DAMAGED, "the archive that should hold it does not")
 
     def _refuse(self, names: AbstractSet[bytes], code: str, message: str) -> None:
         for name in sorted(names):

@@ -35,8 +35,8 @@ Node = tuple[int, int]
 class Job(msgspec.Struct, frozen=True, array_like=True):
     """What the members of one archive share in one run.
 
-    `volumes` are the paths of the archive's files, none for folders, which may come from several
-    archives. `index_file`, if any, tells a reader where it
+    `volumes` are the paths or addresses of the archive's files, none for folders, which may come
+    from several archives. `index_file`, if any, tells a reader where it
     can start, `delete_file` holds the `DeletePlan`. `target` is absolute; it, `overwrite` and
     `token` are empty when verifying. `token` is part of the names of temporary files, `umask` what
     new files of unknown mode go without. `sets_owner` tells whether files are given away,
@@ -70,8 +70,8 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     `gid` are -1 if unknown. `sha256` is hex, empty if unknown; large members have `parts` instead.
     `link` is a symbolic link's target if the archive's directory tells it, and the path of a hard
     link's first name; a hard link's `member` is that of the file it stands for, so that it can be
-    unpacked as one. `is_linked` marks the file that hard links stand for. `data_map` and
-    `is_sparse` are as in `Listed`.
+    unpacked as one. `is_linked` marks the file that hard links stand for, `is_content` one that
+    has nothing of the member but its content. `data_map` and `is_sparse` are as in `Listed`.
     """
 
     path: bytes
@@ -91,6 +91,7 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     data_map: list[tuple[int, int]] | None = None
     is_sparse: bool = False
     is_linked: bool = False
+    is_content: bool = False
 
     @property
     def mtime_ns(self) -> int:
@@ -188,6 +189,9 @@ def write_index(path: Path, archive: Archive) -> str:
 
 
 def open_job(job: Job, password: bytes | None) -> Archive:
-    """Open the archive of a batch as `open_archive` does."""
+    """Open the archive of a batch as `open_archive` does.
+
+    One on disk may be another one by now; one in a storage can't, or reading it fails.
+    """
     index = PieceIndex.from_bytes(Path(job.index_file).read_bytes()) if job.index_file else None
-    return open_archive(job.volumes, password=password, index=index)
+    return open_archive(job.volumes, password=password, index=index, known=job.identity)

@@ -36,6 +36,7 @@ from pybak.restore.owners import AUTO, OWNERS, finder, sets_owner
 from pybak.restore.snapshot import Share
 from pybak.restore.taken_attributes import may_have_attributes
 from pybak.restore.target import checked_target, current_umask, ignores_case
+from pybak.storage.opening import is_remote
 from pybak.units import format_count, format_size
 
 
@@ -244,7 +245,7 @@ class _Preparation:
         self._target = checked_target(target)
         self._wish = wish
         self._password = password
-        self._volumes = [path for share in shares for path in share.volumes]
+        self._volumes = [path for share in shares for path in share.volumes if not is_remote(path)]
         self._is_root = os.geteuid() == 0
         self._sets_owner = sets_owner(wish.owner, is_root=self._is_root)
         self._problems: list[Problem] = []

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Sequence
+from typing import BinaryIO, TypeVar
 
 from pybak.display import printable
 from pybak.entries import FILE, HARD_LINK
 from pybak.errors import ArchiveError, PlanError, StorageError
-from pybak.formats.archive import Archive, Limits, check_ratio
+from pybak.formats.archive import ONE_SHOT, Archive, Limits, check_ratio
 from pybak.formats.opening import open_archive
 from pybak.formats.zip_directory import Member
 from pybak.problems import DAMAGED, Problem
@@ -28,9 +28,10 @@ from pybak.restore.items import Item
 from pybak.restore.outcome import reason
 from pybak.restore.owners import NUMBER, finder
 from pybak.restore.select import Selector
-from pybak.restore.snapshot import Share, wanted_names
+from pybak.restore.snapshot import Share, wanted_of
 
 _ZEROS = bytes(1 << 20)
+_Read = TypeVar("_Read")
 
 
 def restore_to_stream(
@@ -52,7 +53,7 @@ def restore_to_stream(
         authenticate(wrapped_volumes(archive.source), workers=os.cpu_count() or 1)
         if isinstance(item.member, Member) and item.member.is_encrypted:
             # The code of an encrypted member stands behind its data.
-            deque(archive.chunks(item.member, item.limit), maxlen=0)
+            _once_more(archive, lambda: deque(archive.chunks(item.member, item.limit), maxlen=0))
         try:
             written = _write(archive, item, out)
         except ArchiveError as error:
@@ -78,15 +79,15 @@ def _only_file(
     found: list[tuple[Archive, Item]] = []
     problems: list[Problem] = []
     for share in shares:
-        names = wanted_names(share, selector)
-        if names is not None and not names:
+        wanted = wanted_of(share, selector)
+        if wanted.held is not None and not wanted.held:
             continue
         if share.trouble is not None:
             raise share.trouble
         archive = opened.enter_context(open_archive(share.volumes, password=password))
-        listing = archive.listing(limits, names)
+        listing = archive.listing(limits, wanted.members)
         check_origin(share, archive, listing)
-        chosen = choose(listing, selector, finder(NUMBER), is_root=False, names=names)
+        chosen = choose(listing, selector, finder(NUMBER), is_root=False, share=wanted)
         items = [item for item in chosen.items if item.kind in (FILE, HARD_LINK)]
         # Empty files are never encrypted: they say nothing about whether anything can be read.
         if listing.encrypted and not any(item.member.size for item in items):
@@ -122,7 +123,7 @@ def _write(archive: Archive, item: Item, out: BinaryIO) -> int:
     runs = iter(item.data_map or ())
     at, left, written = 0, 0, 0
     try:
-        for chunk in archive.chunks(item.member, item.limit):
+        for chunk in _chunks(archive, item):
             content.update(chunk)
             view = memoryview(chunk)
             while len(view):
@@ -141,11 +142,41 @@ def _write(archive: Archive, item: Item, out: BinaryIO) -> int:
     except OSError as error:
         raise StorageError(f"the output can't be written ({reason(error)})") from error
     if not content.matches():
-        raise ArchiveError(
-            f"{archive.label}: member {printable(item.member.name)} is damaged: its SHA-256 is "
-            "not the manifest's"
-        )
+        raise _mismatch(archive, item)
     return written
+
+
+def _chunks(archive: Archive, item: Item) -> Iterable[bytes]:
+    """Give the content; what is small was checked, and fetched once more if it was damaged."""
+    member = item.member
+    if member.size > ONE_SHOT or member.stored_size > ONE_SHOT:
+        return archive.chunks(member, item.limit)
+    return [_once_more(archive, lambda: _checked(archive, item))]
+
+
+def _checked(archive: Archive, item: Item) -> bytes:
+    data = archive.read(item.member, item.limit)
+    content = ContentCheck(item)
+    content.update(data)
+    if not content.matches():
+        raise _mismatch(archive, item)
+    return data
+
+
+def _once_more(archive: Archive, read: Callable[[], _Read]) -> _Read:
+    try:
+        return read()
+    except ArchiveError:
+        if not archive.again():
+            raise
+        return read()
+
+
+def _mismatch(archive: Archive, item: Item) -> ArchiveError:
+    return ArchiveError(
+        f"{archive.label}: member {printable(item.member.name)} is damaged: its SHA-256 is "
+        "not the manifest's"
+    )
 
 
 def _zeros(out: BinaryIO, count: int) -> int:

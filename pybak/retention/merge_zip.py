@@ -1,239 +1,281 @@
-"""One ZIP archive made of members of others, byte for byte: nothing is unpacked or compressed.
+"""One ZIP archive made of members of others, byte for byte: nothing is compressed anew.
 
 A member is its local header and its data, which stand behind each other (APPNOTE 4.3.7); only the
 directory says where. So members are copied in runs, and get new places in a new directory. The
 manifest is written anew from the lines of the others.
+
+Members are unpacked on the way, to be compared with their CRC-32. Encrypted ones are copied with
+their salts, and not opened: to make the keys of one takes as long as to copy a hundred.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import stat
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, NamedTuple
 
-from pybak.backup.output import ArchiveLayout, Output
+from pybak import aes
+from pybak.backup.assemble_zip import ZipBook
+from pybak.backup.output import Output
 from pybak.display import printable
-from pybak.errors import ArchiveError, PlanError
+from pybak.entries import FOLDER
+from pybak.errors import ArchiveError
 from pybak.formats import manifest
 from pybak.formats import zip_records as zr
-from pybak.formats.deflate import crc32
-from pybak.formats.manifest_reader import FullFact, Manifest, read_whole_manifest
-from pybak.formats.opening import open_archive
+from pybak.formats.archive import Archive
+from pybak.formats.manifest_reader import FullFact
 from pybak.formats.source import Source, pread_all
-from pybak.formats.zip_directory import Directory, Member
-from pybak.formats.zip_listing import find_manifest
+from pybak.formats.zip_aes import packing_of
+from pybak.formats.zip_directory import Member
+from pybak.formats.zip_members import MemberReader
 from pybak.formats.zip_reader import ZipFile
-from pybak.problems import Problem
+from pybak.retention.reading import Stop, manifest_of, naming
+from pybak.retention.taking import Taken, Wanted, as_told, line_of
 
 _BLOCK: Final = 4 << 20
-_LINES: Final = 10_000
-
-Stop = Callable[[], None]
-
-
-class Portion(NamedTuple):
-    """The members that are taken from one archive, whose files are `paths`, in order."""
-
-    paths: Sequence[bytes]
-    names: frozenset[bytes]
+_AT_ONCE: Final = 20_000
+_SLICES: Final = 8
+"""Members are looked up in so many steps at most: each goes through the directory once."""
 
 
-class _Run(NamedTuple):
-    """Bytes of a source that are copied as they are."""
+class _Place(NamedTuple):
+    """A member and the end of the room that its bytes have."""
 
-    start: int
-    stop: int
+    member: Member
+    limit: int
 
 
-def merge(
-    portions: Iterable[Portion],
-    last: Manifest[FullFact],
-    header: manifest.Header,
-    output: Output,
-    *,
-    now: int,
-    stop_if_asked: Stop,
-) -> int:
-    """Write an archive of all these members; give how many they are.
+@dataclass
+class _Slice:
+    """Some of what is taken: members as they are, others told anew, and the lines of all."""
 
-    What is gone and failed, and how the run ended, comes from `last`, the manifest of the run's
-    own archive. `now` is the manifest's time in seconds. Raises ArchiveError if a member is not
-    there or damaged where that shows, PlanError for archives that are no ZIP or encrypted.
+    names: set[bytes] = field(default_factory=set)
+    told: dict[bytes, list[FullFact]] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def rewritten(self) -> Iterator[FullFact]:
+        """Yield what is told anew."""
+        return chain.from_iterable(self.told.values())
+
+
+class ZipMerger:
+    """Lays members of archives down in `output`, and enters them in `book`.
+
+    With a `password` the members are encrypted; all must be, or none.
     """
-    central: list[bytes] = []
-    lines: list[bytes] = []
-    users: dict[str, str] = {}
-    groups: dict[str, str] = {}
-    members = 0
-    for portion in portions:
-        stop_if_asked()
-        with _opened(portion.paths) as archive:
-            directory = archive.directory()
-            listed = own_manifest(archive, directory)
-            taken = _taken(archive, directory, portion.names)
-            runs = _runs(archive.source, taken, output.size, central)
-            output.append_stream(_contents(archive.source, runs, stop_if_asked))
-            lines += _lines(listed, portion.names, archive.label)
-            users |= {str(number): name for number, name in listed.users.items()}
-            groups |= {str(number): name for number, name in listed.groups.items()}
-            members += len(taken)
-    starts: list[int] = []
-    if header.split is not None and isinstance(output, ArchiveLayout):
-        starts = output.volume_starts(header.split)
-    trailer = manifest.Trailer(
-        members=members, users=users, groups=groups, volume_starts=starts, status=last.status,
-        counts=last.counts,
-    )  # fmt: skip
-    closing = manifest.pack_closing(
-        (name.encode("utf-8", "surrogateescape") for name in last.gone),
-        (Problem(*error) for error in last.errors),
-    )
-    text = manifest.Ends(header, trailer, closing).around(lines)
-    _end(text, central, members, output, now)
-    return members
+
+    def __init__(
+        self, book: ZipBook, output: Output, *, password: bytes | None, stop_if_asked: Stop
+    ) -> None:
+        self._book = book
+        self._output = output
+        self._password = password
+        self._is_secret = password is not None
+        self._stop_if_asked = stop_if_asked
+
+    def take(self, archive: Archive, wanted: Wanted) -> Taken:
+        """Take what is wanted of an archive; raises ArchiveError if some of it is not there."""
+        if not isinstance(archive, ZipFile):
+            raise ArchiveError(f"{archive.label}: is no ZIP archive")
+        with naming(archive.label):
+            taken = Taken()
+            self._output.append_stream(self._members(archive, wanted, taken))
+            if taken.members != len(wanted):
+                raise ArchiveError("the manifest lacks members; check it with verify")
+            return taken
+
+    def _members(self, archive: ZipFile, wanted: Wanted, taken: Taken) -> Iterator[bytes]:
+        """Yield what is wanted, some members at once, in the manifest's order, and enter it."""
+        stream = manifest_of(archive)
+        at = self._output.size
+        most = max(_AT_ONCE, len(wanted) // _SLICES)
+        for some in _slices(stream.lines(), wanted, most):
+            central: list[bytes] = []
+            at = yield from self._copied(archive, some, at, central)
+            self._book.enter(
+                b"".join(central), manifest.pack_lines("".join(some.lines)), len(central)
+            )
+            taken.members += len(central)
+            taken.rewritten += some.rewritten
+        taken.users, taken.groups = stream.users, stream.groups
+
+    def _found(self, archive: ZipFile, some: _Slice) -> list[_Place]:
+        """Give the members that are wanted, as they lie in the file. All must be there, once."""
+        names = some.names | some.told.keys()
+        directory = archive.directory(names=names)
+        found = [
+            (_Place(member, directory.limits[number]), number)
+            for number, member in enumerate(directory.members)
+            if member.name.rstrip(b"/") in names
+        ]
+        if len(found) != len(names):
+            there = {place.member.name.rstrip(b"/") for place, _ in found}
+            missing = min(names - there, default=b"")
+            what = f"lacks {printable(missing)}" if missing else "holds a member twice"
+            raise ArchiveError(f"{what}; check it with verify")
+        for (member, _), number in found:
+            if number in directory.clashes:
+                raise ArchiveError(f"{printable(member.name)} is damaged; check it with verify")
+            if not (_is_ours(member) if self._is_secret else member.is_plain):
+                raise ArchiveError(
+                    f"{printable(member.name)} is not encrypted as the others are"
+                    if self._is_secret
+                    else f"{printable(member.name)} is encrypted, and the others are not"
+                )
+        return sorted((place for place, _ in found), key=_offset)
+
+    def _copied(
+        self, archive: ZipFile, some: _Slice, at: int, central: list[bytes]
+    ) -> Generator[bytes, None, int]:
+        """Yield members, laid from `at` on, and add their records to `central`; give the end."""
+        source = archive.source
+        start = stop = 0
+        for member, limit in self._found(archive, some):
+            self._check(archive, member, limit)
+            data = _data_of(source, member)
+            name = member.name.rstrip(b"/")
+            if name in some.names:
+                if member.offset != stop or stop - start >= _BLOCK:
+                    yield from self._blocks(source, start, stop)
+                    start = member.offset
+                stop = data.stop
+                central.append(_record(member, at))
+                at += data.stop - member.offset
+            is_copied = name in some.names
+            for fact in some.told.get(name, ()):
+                yield from self._blocks(source, start, stop)
+                start = stop = data.stop
+                local, record = _retold(member, fact, at)
+                central.append(record)
+                yield local
+                if is_copied and self._password is not None:
+                    yield from self._sealed_anew(source, member, limit, self._password)
+                else:
+                    yield from self._blocks(source, data.start, data.stop)
+                is_copied = True
+                at += len(local) + data.stop - data.start
+        yield from self._blocks(source, start, stop)
+        return at
+
+    def _check(self, archive: ZipFile, member: Member, limit: int) -> None:
+        """Unpack a member that is not encrypted; raises ArchiveError if it is damaged."""
+        if self._is_secret:
+            return
+        for _ in archive.chunks(member, limit):
+            self._stop_if_asked()
+
+    def _blocks(self, source: Source, start: int, stop: int) -> Iterator[bytes]:
+        for at in range(start, stop, _BLOCK):
+            self._stop_if_asked()
+            yield pread_all(source, min(_BLOCK, stop - at), at)
+
+    def _sealed_anew(
+        self, source: Source, member: Member, limit: int, password: bytes
+    ) -> Iterator[bytes]:
+        """Yield a member's data, still compressed, encrypted with a salt of its own.
+
+        No two members share one.
+        """
+        stream = MemberReader(source, password).open(member, limit).stream()
+
+        def content() -> Iterator[bytes]:
+            at = 0
+            while data := stream.pread(_BLOCK, at):
+                self._stop_if_asked()
+                yield data
+                at += len(data)
+            stream.check()
+
+        yield from aes.encrypt_stream(content(), password)
 
 
-def _opened(paths: Sequence[bytes]) -> ZipFile:
-    archive = open_archive(paths)
-    if not isinstance(archive, ZipFile):
-        archive.close()
-        raise PlanError(f"{archive.label}: is no ZIP archive, so its members can't be copied")
-    return archive
+def _offset(place: _Place) -> int:
+    return place.member.offset
 
 
-def read_manifest_of(paths: Sequence[bytes]) -> Manifest[FullFact]:
-    """Give the manifest of a ZIP archive; raises as `merge` does."""
-    with _opened(paths) as archive:
-        return own_manifest(archive, archive.directory())
+def _is_ours(member: Member) -> bool:
+    """Whether a member is encrypted as we do it: by AES-256, without a CRC-32; folders are not."""
+    if member.kind == FOLDER:
+        return not (member.is_encrypted or member.size or member.stored_size)
+    packing = packing_of(member) if member.is_encrypted else None
+    return packing is not None and packing.salt_size == aes.SALT_SIZE and not packing.has_crc
 
 
-def own_manifest(archive: ZipFile, directory: Directory) -> Manifest[FullFact]:
-    """Read the whole manifest of an archive; raises as `merge` does."""
-    index = find_manifest(directory)
-    if index is None:
-        raise ArchiveError(f"{archive.label}: has no manifest, so it can't be consolidated")
-    member = directory.members[index]
-    if member.is_encrypted:
-        raise PlanError(f"{archive.label}: is encrypted, so its members can't be copied")
-    return read_whole_manifest(b"".join(archive.chunks(member, directory.limits[index])))
-
-
-def _taken(archive: ZipFile, directory: Directory, names: frozenset[bytes]) -> list[Member]:
-    """Give the members that are wanted, as they lie in the file. All must be there, once."""
-    found = [
-        (member, number)
-        for number, member in enumerate(directory.members)
-        if member.name.rstrip(b"/") in names
-    ]
-    if len(found) != len(names):
-        there = {member.name.rstrip(b"/") for member, _ in found}
-        missing = min(names - there, default=b"")
-        what = f"lacks {printable(missing)}" if missing else "holds a member twice"
-        raise ArchiveError(f"{archive.label}: {what}; check it with verify")
-    for member, number in found:
-        if number in directory.clashes or not member.is_plain:
-            what = "is damaged" if number in directory.clashes else "is encrypted"
-            raise ArchiveError(f"{archive.label}: {printable(member.name)} {what}")
-    return sorted((member for member, _ in found), key=lambda member: member.offset)
-
-
-def _runs(source: Source, members: Sequence[Member], at: int, central: list[bytes]) -> list[_Run]:
-    """Give the bytes of members, laid from `at` on, and add their records to `central`."""
-    runs: list[_Run] = []
-    for member in members:
-        end = _end_of(source, member)
-        if runs and runs[-1].stop == member.offset:
-            runs[-1] = runs[-1]._replace(stop=end)
-        else:
-            runs.append(_Run(member.offset, end))
-        central.append(_record(member, at))
-        at += end - member.offset
-    return runs
-
-
-def _end_of(source: Source, member: Member) -> int:
-    """Give where a member's data ends. Raises ArchiveError if its header is not there."""
+def _data_of(source: Source, member: Member) -> range:
+    """Give where a member's data lies. Raises ArchiveError if its header is not there."""
     size = zr.LOCAL.size + len(member.raw_name)
     head = pread_all(source, size, member.offset)
     fields = zr.LOCAL.unpack_from(head)
     if (
         fields[0] != zr.LOCAL_SIGNATURE
         or fields[2] & zr.FLAG_DESCRIPTOR
+        or (fields[2], fields[3]) != (member.flags, member.method)
         or fields[9] != len(member.raw_name)
         or head[zr.LOCAL.size :] != member.raw_name
     ):
         raise ArchiveError(
-            f"{source.label}: {printable(member.name)} is not where the directory says; "
-            "check it with verify"
+            f"{printable(member.name)} is not where the directory says; check it with verify"
         )
-    return member.offset + size + int(fields[10]) + member.stored_size
+    start = member.offset + size + int(fields[10])
+    return range(start, start + member.stored_size)
+
+
+def _retold(member: Member, fact: FullFact, offset: int) -> tuple[bytes, bytes]:
+    """Give local header and directory record for a member's data under another name."""
+    packing = packing_of(member)
+    assert packing is not None, "was looked at"
+    dos = zr.dos_time(fact.mtime_ns // 1_000_000_000)
+    times = zr.time_extras(fact.mtime_ns)
+    flags = zr.name_flags(fact.name)
+    local = zr.local_header(
+        fact.name, method=packing.method, crc=member.crc, stored_size=member.stored_size,
+        size=member.size, dos=dos, extra=times + zr.owner_extra(fact.uid, fact.gid), flags=flags,
+        encrypted=packing.is_encrypted,
+    )  # fmt: skip
+    record = zr.central_record(
+        fact.name, method=packing.method, crc=member.crc, stored_size=member.stored_size,
+        size=member.size, offset=offset, dos=dos, extra=times, flags=flags,
+        mode=stat.S_IFREG | stat.S_IMODE(fact.mode), encrypted=packing.is_encrypted,
+    )  # fmt: skip
+    return local, record
 
 
 def _record(member: Member, offset: int) -> bytes:
     """Give a member's directory record for another place."""
+    packing = packing_of(member)
+    assert packing is not None, "was looked at"
+    told = (zr.EXTRA_ZIP64, zr.EXTRA_AES)
     extra = b"".join(
         kind.to_bytes(2, "little") + len(data).to_bytes(2, "little") + data
         for kind, data in zr.extra_fields(member.extra)
-        if kind != zr.EXTRA_ZIP64
+        if kind not in told
     )
     return zr.central_record(
-        member.raw_name, method=member.method, crc=member.crc, stored_size=member.stored_size,
+        member.raw_name, method=packing.method, crc=member.crc, stored_size=member.stored_size,
         size=member.size, offset=offset, dos=zr.DosTime(member.dos_time, member.dos_date),
-        extra=extra, flags=member.flags, mode=member.mode,
+        extra=extra, flags=member.flags, mode=member.mode, encrypted=packing.is_encrypted,
     )  # fmt: skip
 
 
-def _contents(source: Source, runs: Iterable[_Run], stop_if_asked: Stop) -> Iterator[bytes]:
-    for run in runs:
-        at = run.start
-        while at < run.stop:
-            stop_if_asked()
-            size = min(_BLOCK, run.stop - at)
-            yield pread_all(source, size, at)
-            at += size
-
-
-def _lines(listed: Manifest[FullFact], names: frozenset[bytes], label: str) -> Iterator[bytes]:
-    """Yield the packed lines of the members that are taken."""
-    found: list[str] = []
-    count = 0
-    for fact in listed.lines:
-        if fact.path is None or fact.name not in names:
+def _slices(facts: Iterable[FullFact], wanted: Wanted, most: int) -> Iterator[_Slice]:
+    """Yield what is taken, so many members at once."""
+    some = _Slice()
+    for fact in facts:
+        if fact.path is None:
             continue
-        found.append(_line(fact))
-        count += 1
-        if len(found) >= _LINES:
-            yield manifest.pack_lines("".join(found))
-            found.clear()
-    if found:
-        yield manifest.pack_lines("".join(found))
-    if count != len(names):
-        raise ArchiveError(f"{label}: the manifest lacks members; check it with verify")
-
-
-def _line(fact: FullFact) -> str:
-    return manifest.record_line(
-        fact.name, fact.type, fact.size, fact.mtime_ns, fact.ctime_ns, fact.inode, fact.mode,
-        fact.uid, fact.gid, sha256=fact.sha256, parts=fact.parts or None,
-        link=None if fact.link is None else fact.link.encode("utf-8", "surrogateescape"),
-        changed=fact.changed, device=fact.device, dev=fact.dev, holes=fact.holes,
-    )  # fmt: skip
-
-
-def _end(text: bytes, central: list[bytes], members: int, output: Output, now: int) -> None:
-    """Write the manifest, stored, for it is compressed; then the directory and its end."""
-    dos, crc, times = zr.dos_time(now), crc32(text), zr.time_extras(now * 1_000_000_000)
-    at = output.size
-    local = zr.local_header(
-        manifest.MEMBER_NAME, method=zr.STORED, crc=crc, stored_size=len(text), size=len(text),
-        dos=dos, extra=times, flags=zr.FLAG_UTF8,
-    )  # fmt: skip
-    central.append(
-        zr.central_record(
-            manifest.MEMBER_NAME, method=zr.STORED, crc=crc, stored_size=len(text),
-            size=len(text), offset=at, dos=dos, extra=times, flags=zr.FLAG_UTF8, mode=0o100644,
-        )
-    )  # fmt: skip
-    output.append(local + text)
-    directory = b"".join(central)
-    place = output.size
-    output.append(directory + zr.end_records(members + 1, len(directory), place))
+        name = fact.name
+        if name in wanted.names:
+            some.names.add(name)
+            some.lines.append(line_of(fact))
+        for one in wanted.told.get(name, ()):
+            new = as_told(fact, one)
+            some.told.setdefault(name, []).append(new)
+            some.lines.append(line_of(new))
+        if len(some.lines) >= most:
+            yield some
+            some = _Slice()
+    if some.lines:
+        yield some

@@ -50,9 +50,14 @@ class JobPlan:
     unfinished: tuple[ArchiveFacts, ...] = field(default=())
 
     @property
+    def going(self) -> tuple[ArchiveFacts, ...]:
+        """All archives whose files are deleted, in the order in which that is done."""
+        return (*self.unfinished, *self.delete)
+
+    @property
     def size(self) -> int:
         """How many bytes the archives have that are deleted."""
-        return sum(archive.size for archive in (*self.delete, *self.unfinished))
+        return sum(archive.size for archive in self.going)
 
     def summary(self) -> str:
         """Say in one line how much is kept and removed."""
@@ -60,6 +65,10 @@ class JobPlan:
             f"{format_count(len(self.keep), 'snapshot')} to keep, {len(self.remove)} to remove, "
             f"{format_count(len(self.delete), 'archive')} to delete ({format_size(self.size)})"
         )
+
+    def replacing(self, archive: ArchiveFacts) -> JobPlan:
+        """Give the plan for when another archive has taken the place of this one, which goes."""
+        return replace(self, unfinished=(*self.unfinished, archive))
 
     def sparing(self, archives: Iterable[int]) -> JobPlan:
         """Give the plan without deleting these archives, which can't be."""

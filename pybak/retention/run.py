@@ -15,15 +15,13 @@ from types import TracebackType
 from typing import Final, Self
 from uuid import uuid4
 
-import msgspec
-
 from pybak import report
 from pybak.catalog import removal
 from pybak.catalog.engine import Database
-from pybak.catalog.history import History, Snapshot
+from pybak.catalog.history import ArchiveFacts, History, Snapshot
 from pybak.catalog.locks import archives_lock, job_lock, waiting_seconds
 from pybak.catalog.presence import has_catalog
-from pybak.catalog.replacing import spans_of
+from pybak.catalog.replacing import needs_of
 from pybak.display import printable
 from pybak.errors import (
     ArchiveError,
@@ -36,17 +34,21 @@ from pybak.errors import (
 )
 from pybak.options import PruneOptions
 from pybak.problems import LOCKED, STORAGE, Problem
-from pybak.retention import files
-from pybak.retention.check import find_blocked, find_lost
-from pybak.retention.consolidate import (
-    Chain,
-    Consolidated,
-    consolidate,
-    find_chain,
-    needs_after,
-    uncopyable,
+from pybak.retention.chain import Chain, find_chain, find_obstacle, needs_after
+from pybak.retention.check import (
+    find_blocked,
+    find_lost,
+    kept_places,
+    problems_of,
+    wholly_blocked,
 )
-from pybak.retention.plan import Entry, JobPlan, plan_prune
+from pybak.retention.consolidate import consolidate
+from pybak.retention.deleting import Deletion
+from pybak.retention.files import Files
+from pybak.retention.further import find_unready, further_folders
+from pybak.retention.outcome import job_report, with_full
+from pybak.retention.places import UnreachableError
+from pybak.retention.plan import JobPlan, plan_prune
 from pybak.retention.policy import Policy, Verdict, apply_policy, check_policy
 from pybak.units import parse_duration
 
@@ -60,7 +62,9 @@ class Prepared:
 
     plan: JobPlan
     problems: tuple[Problem, ...]
-    taken: Mapping[int, frozenset[str]]
+    files: Files
+    kept: Mapping[int, frozenset[str]]
+    """By archive, the names of its places that can't be deleted from."""
     chain: Chain | None = None
 
 
@@ -72,13 +76,15 @@ class PruneRun:
         options: PruneOptions,
         *,
         catalog_url: str,
+        password: bytes | None = None,
         now: datetime | None = None,
         timezone: tzinfo | None = None,
     ) -> None:
         """Take what is asked; the catalog is opened when it is first needed.
 
-        `timezone` decides where days begin, by default that of this machine. Raises PlanError for
-        a policy that says nothing about what to keep.
+        `password` is what encrypted archives are consolidated with. `timezone` decides where days
+        begin, by default that of this machine. Raises PlanError for a policy that says nothing
+        about what to keep.
         """
         self.run_id = str(uuid4())
         self.started_at = now or datetime.now(UTC)
@@ -87,6 +93,7 @@ class PruneRun:
         check_policy(self._policy)
         self._wait = waiting_seconds(wait=options.wait, limit=options.wait_limit)
         self._url = catalog_url
+        self._password = password
         self._timezone = timezone
         self._database = Database(catalog_url)
         self._history = History(self._database)
@@ -158,41 +165,43 @@ class PruneRun:
         snapshots = self._history.snapshots(job)
         needs: Mapping[str, frozenset[int]] = self._history.needs(snapshots)
         archives = self._history.archives_of_job(job)
-        taken = removal.taken_places(self._database, job)
-        faults = {
-            one.id: fault
-            for one in archives
-            if not one.is_leaving and (fault := files.fault(one, taken.get(one.id, ())))
-        }
+        files = Files(removal.taken_places(self._database, job))
+        faults = _find_faults(files, archives)
         lost = find_lost(snapshots, needs, archives, faults)
         verdicts = self._judge(snapshots, lost)
         problems: list[Problem] = []
         chain = None
         if self.options.consolidate if chains is None else chains:
-            chain = find_chain(verdicts, needs, archives, lost)
-            if chain is not None and (obstacle := uncopyable(chain)) is not None:
-                problems.append(obstacle)
-                chain = None
+            held = self._history.needs(snapshots, with_bases=False)
+            chain = find_chain(verdicts, held, [files.readable(one) for one in archives], lost)
+            if chain is not None:
+                chain = chain._replace(further=further_folders(chain, archives, files))
+                obstacle = find_unready(chain, archives, files) or find_obstacle(
+                    chain, self._password
+                )
+                if obstacle is not None:
+                    problems.append(obstacle)
+                    chain = None
         if chain is not None:
-            needs = needs_after(spans_of(self._database, job), snapshots, chain)
+            needs = needs_after(needs_of(self._database, job), snapshots, chain)
         plan = plan_prune(job, verdicts, needs, archives)
-        blocked = find_blocked(plan, archives, taken)
-        if plan.delete and all(one.id in blocked for one in plan.delete):
-            of_place = (blocked[one.id] for one in plan.delete if blocked[one.id].of_place)
-            if (first := next(of_place, None)) is not None:
-                raise StorageError(f"{first.message}; nothing was removed")
+        blocked = find_blocked(plan, archives, files)
+        spared = wholly_blocked(blocked)
+        if plan.delete and all(one.id in spared for one in plan.delete):
+            going = {one.id for one in plan.delete}
+            of_place = (one.obstacle for one in blocked if one.archive.id in going)
+            if (first := next((one for one in of_place if one.of_place), None)) is not None:
+                raise StorageError(f"{first.message}; {_NOTHING}")
         kept = {entry.snapshot.run_id for entry in plan.keep}
         problems += [
             Problem(snapshot.archive or "", STORAGE, f"{lost[snapshot.run_id]}; {_ADVICE}")
             for snapshot in reversed(snapshots)
             if snapshot.run_id in lost and snapshot.run_id in kept
         ]
-        problems += [
-            Problem(one.name, STORAGE, blocked[one.id].message)
-            for one in (*plan.unfinished, *plan.delete)
-            if one.id in blocked
-        ]
-        return Prepared(plan.sparing(blocked), tuple(problems), taken, chain)
+        return Prepared(
+            plan.sparing(spared), (*problems, *problems_of(blocked)), files, kept_places(blocked),
+            chain,
+        )  # fmt: skip
 
     def _judge(self, snapshots: Sequence[Snapshot], lost: Mapping[str, str]) -> list[Verdict]:
         """Apply the policy, as if what can't be restored were not there.
@@ -228,11 +237,16 @@ class PruneRun:
     def show(self, prepared: Prepared) -> report.JobPrune:
         """Say what `prune` would do."""
         plan = prepared.plan
-        going = (*plan.unfinished, *plan.delete)
-        shown = _job_report(
-            plan, gone={one.id for one in going}, size=plan.size, problems=prepared.problems
+        if prepared.chain is not None:
+            plan = plan.replacing(prepared.chain.own)
+        size = sum(
+            prepared.files.freed_by_deleting(one, prepared.kept.get(one.id, ()))
+            for one in plan.going
         )
-        return _with_full(shown, prepared.chain, None)
+        shown = job_report(
+            plan, gone={one.id for one in plan.going}, size=size, problems=prepared.problems
+        )
+        return with_full(shown, prepared.chain, None)
 
     def prune(self, prepared: Prepared) -> report.JobPrune:
         """Do what was planned, under the same locks.
@@ -246,47 +260,52 @@ class PruneRun:
         job = prepared.plan.job
         try:
             made = consolidate(
-                self._database, chain, run_id=self.run_id, now=self.started_at,
-                stop_if_asked=self._stop_if_asked,
+                self._database, chain, prepared.files, password=self._password,
+                run_id=self.run_id, stop_if_asked=self._stop_if_asked,
             )  # fmt: skip
         except (ArchiveError, PlanError, StorageError) as error:
             failed = Problem(chain.own.name, report.error_code(error, "prune"), str(error))
             again = self.plan(job, chains=False)
             return self._delete(replace(again, problems=(failed, *again.problems)))
-        return _with_full(self._delete(self.plan(job, chains=False)), chain, made)
+        done = self._delete(self.plan(job, chains=False), has_begun=True)
+        return with_full(done, chain, made)
 
     def _stop_if_asked(self) -> None:
         if self._cancelled.is_set():
             raise Interrupted(_STOPPED)
 
-    def _delete(self, prepared: Prepared) -> report.JobPrune:
+    def _delete(self, prepared: Prepared, *, has_begun: bool = False) -> report.JobPrune:
+        """Mark what goes, and delete it.
+
+        Where a storage lets these credentials delete nothing at all, nothing is changed, and that
+        raises StorageError; unless the run `has_begun` to change something.
+        """
         plan = prepared.plan
+        marked = None
         if plan.remove or plan.delete:
-            removal.mark_deleting(
+            marked = removal.mark_deleting(
                 self._database,
                 plan.job,
                 runs=[entry.snapshot.run_id for entry in plan.remove],
                 archives=[one.id for one in plan.delete],
             )
-        gone: list[int] = []
-        problems = list(prepared.problems)
-        places: set[str] = set()
-        freed = 0
-        for archive in (*plan.unfinished, *plan.delete):
+        gone: set[int] = set()
+        deletion = Deletion(prepared.files, prepared.kept)
+        for archive in plan.going:
             if self._cancelled.is_set():
                 break
-            try:
-                deleted = files.delete(archive, prepared.taken.get(archive.id, ()))
-            except StorageError as error:
-                problems.append(Problem(archive.name, STORAGE, str(error)))
-                continue
-            gone.append(archive.id)
-            places |= deleted.folders
-            freed += deleted.size
-        files.sync(places)
+            if deletion.delete(archive):
+                gone.add(archive.id)
+        deletion.sync()
+        refusal = deletion.refusal
+        if refusal is not None and not gone and not has_begun:
+            if marked is not None:
+                removal.take_back_marks(self._database, marked)
+            raise StorageError(f"{refusal}; {_NOTHING}") from refusal
         removal.finish_removal(self._database, gone)
         self._stop_if_asked()
-        return _job_report(plan, gone=set(gone), size=freed, problems=problems)
+        problems = (*prepared.problems, *deletion.problems())
+        return job_report(plan, gone=gone, size=deletion.freed, problems=problems)
 
     def left_alone(self, job: str, error: PyBakError) -> report.JobPrune:
         """Sum up a job where nothing was done."""
@@ -306,6 +325,7 @@ class PruneRun:
 
 
 _ADVICE: Final = "put it back, or make a new full backup"
+_NOTHING: Final = "nothing was removed"
 _STOPPED: Final = "stopped on request; the next prune goes on where this one ended"
 
 
@@ -323,47 +343,14 @@ def policy_of(options: PruneOptions) -> Policy:
     )
 
 
-def _with_full(
-    done: report.JobPrune, chain: Chain | None, made: Consolidated | None
-) -> report.JobPrune:
-    """Tell of the full archive that was made, or is to be."""
-    if chain is None:
-        return done
-    full = report.NewFull(
-        run_id=chain.snapshot.run_id,
-        seq=chain.snapshot.seq,
-        archive=made.name if made else None,
-        size=made.size if made else None,
-    )
-    return msgspec.structs.replace(done, consolidated=full)
-
-
-def _job_report(
-    plan: JobPlan, *, gone: set[int], size: int, problems: Sequence[Problem]
-) -> report.JobPrune:
-    archives = (*plan.unfinished, *plan.delete)
-    return report.JobPrune(
-        job=plan.job,
-        status=report.PARTIAL if problems else report.SUCCESS,
-        keep=tuple(_verdict(entry, gone) for entry in plan.keep),
-        remove=tuple(_verdict(entry, gone) for entry in plan.remove),
-        deleted=tuple(one.name for one in archives if one.id in gone),
-        bytes_freed=size,
-        errors=tuple(problems),
-    )
-
-
-def _verdict(entry: Entry, gone: set[int]) -> report.SnapshotVerdict:
-    snapshot, archive = entry.snapshot, entry.archive
-    return report.SnapshotVerdict(
-        run_id=snapshot.run_id,
-        seq=snapshot.seq,
-        started_at=snapshot.started_at,
-        status=snapshot.status,
-        mode=snapshot.mode,
-        tags=snapshot.tags,
-        archive=snapshot.archive or (archive.name if archive else None),
-        size=archive.size if archive else 0,
-        reasons=entry.reasons,
-        archive_deleted=archive is not None and archive.id in gone,
-    )
+def _find_faults(files: Files, archives: Iterable[ArchiveFacts]) -> dict[int, str]:
+    """Say, by archive, what is wrong with its files. Raises StorageError if it can't be told."""
+    faults = {}
+    for one in archives:
+        try:
+            fault = None if one.is_leaving else files.fault(one)
+        except UnreachableError as error:
+            raise StorageError(f"{error}; {_NOTHING}", retryable=error.retryable) from error
+        if fault is not None:
+            faults[one.id] = fault
+    return faults

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,23 +12,16 @@ from typing import Final, NamedTuple
 
 from pybak.errors import PlanError, StorageError
 from pybak.paths import user_path
-from pybak.staging import NO_HARD_LINKS, note_names, reason
+from pybak.staging import NO_HARD_LINKS, note_names, reason, sync_folder
+from pybak.storage import naming
+from pybak.storage.naming import default_name
+from pybak.storage.opening import is_remote
 from pybak.volumes.model import Volume
 from pybak.volumes.write import WHOLE_DIGEST, FinishedVolume, digests_of
 
 _WHOLE_DIGEST_BYTES: Final = 64 << 20
 """Archives up to this size get one digest, which `sha256sum` prints too; larger ones a list."""
 _READ_BYTES: Final = 1 << 20
-_NAME_BYTES: Final = 255
-"""What file systems take."""
-_NO_FOLDER_SYNC: Final = frozenset(
-    {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-)
-"""What `os.fsync` fails with where folders can't be synced."""
-_ROOM: Final = 5
-"""For a number, should a default name be taken."""
-_REMOTE = re.compile(r"(s3|gs|block):")
-_UNSAFE_IN_NAME = re.compile(r"[^\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -48,17 +39,23 @@ class Destination:
     """Folders that were made for it, the outermost first."""
 
     @property
+    def address(self) -> str:
+        """The folder's path."""
+        return str(self.folder)
+
+    @property
     def path(self) -> Path:
         """The archive's path, unless the name is taken."""
         return self.folder / self.name
 
+    def is_taken(self, endings: Iterable[str]) -> bool:
+        """Whether there is a file of this name, or with one of `endings` behind it."""
+        return _first_taken(self.path, endings) is not None
+
     def next(self) -> Destination:
         """Give the next name that is not fixed: `_2` behind it, then `_3` and so on."""
-        stem = self.name.removesuffix(f".{self.suffix}")
-        if self.number > 1:
-            stem = stem.removesuffix(f"_{self.number}")
         number = self.number + 1
-        return replace(self, name=f"{stem}_{number}.{self.suffix}", number=number)
+        return replace(self, name=naming.numbered(self.name, self.suffix, number), number=number)
 
     def undo(self) -> None:
         """Remove the folders that were made, as far as they are empty."""
@@ -69,22 +66,9 @@ class Destination:
                 return
 
 
-def default_name(job: str | None, now: datetime, suffix: str) -> str:
-    """Give `backup_20261121_101500.zip`, or the job's name in front; `now` in local time."""
-    return f"{_stem(job)}_{now:%Y%m%d_%H%M%S}.{suffix}"
-
-
-def _stem(job: str | None) -> str:
-    return (_UNSAFE_IN_NAME.sub("-", job).strip("-.") if job else "") or "backup"
-
-
 def own_archives(folder: Path, job: str | None) -> list[Path]:
     """List what earlier runs of this job named by default: archives, volumes, checksum files."""
-    stem = re.escape(_stem(job))
-    pattern = re.compile(
-        rf"{stem}_\d{{8}}_\d{{6}}(_\d+)?\.(zip|tar|tar\.gz|tar\.bz2|tar\.zst)"
-        r"(\.\d+)?(\.zip)?(\.sha256|\.md5)?"
-    )
+    pattern = naming.own_names(job)
     try:
         return [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
     except OSError:
@@ -112,32 +96,22 @@ def choose(
         path = user_path(output)
         if path.is_dir():
             raise PlanError(f"{output}: is a folder; name a file, or use --to for a folder")
-        if len(os.fsencode(path.name)) + _longest(taken) > _NAME_BYTES:
-            raise PlanError(f"{output}: leaves no room for the endings of its files; shorten it")
+        naming.check_length(path.name, output, taken)
         there = _first_taken(path, taken) or (_first_volume(path) if is_split else None)
         if there is not None:
             raise StorageError(f"{there}: exists already; choose another name or remove it first")
         folder, name, fixed = path.parent, path.name, True
     else:
         where = to or "."
-        if _REMOTE.match(where):
-            raise PlanError(f"{where}: only local folders can be written so far; name a folder")
+        if is_remote(where):
+            raise PlanError(f"{where}: only local folders can be written here; name one")
         folder, name, fixed = user_path(where), default_name(job, now, suffix), False
-        too_long = len(os.fsencode(name)) + max(_ROOM, _longest(taken)) - _NAME_BYTES
-        if too_long > 0:
-            raise PlanError(
-                f"--job: makes the archive's name {too_long} bytes too long; shorten it, or name "
-                "the archive with --output"
-            )
-    made = _make(folder) if create else ()
+        naming.check_length(name, None, taken)
+    made = make_folder(folder) if create else ()
     place = Destination(folder, name, fixed, suffix, made_folders=made)
-    while not fixed and _first_taken(place.path, taken) is not None:
+    while not fixed and place.is_taken(taken):
         place = place.next()
     return place
-
-
-def _longest(endings: Iterable[str]) -> int:
-    return max((len(ending) for ending in endings), default=0)
 
 
 def _first_taken(path: Path, endings: Iterable[str]) -> Path | None:
@@ -151,7 +125,7 @@ def _first_taken(path: Path, endings: Iterable[str]) -> Path | None:
 
 def _first_volume(path: Path) -> Path | None:
     """Give a volume of an archive with this name that exists: it would be taken for one of ours."""
-    pattern = re.compile(re.escape(path.name) + r"\.\d{3,}(\.zip)?")
+    pattern = naming.volumes_of(path.name)
     try:
         names = [name for name in os.listdir(path.parent) if pattern.fullmatch(name)]
     except OSError:  # told by who uses the folder
@@ -159,7 +133,8 @@ def _first_volume(path: Path) -> Path | None:
     return path.with_name(min(names)) if names else None
 
 
-def _make(folder: Path) -> tuple[Path, ...]:
+def make_folder(folder: Path) -> tuple[Path, ...]:
+    """Make a folder if it is missing; give those that were made. Raises StorageError."""
     missing: list[Path] = []
     at = folder
     while not at.exists() and at != at.parent:
@@ -205,9 +180,9 @@ def publish(
         try:
             for kind in kinds:
                 sum_files.append(_write_sums(path, kind, finished, sums))  # noqa: PERF401
-            _sync_folder(destination.folder)
+            sync_folder(destination.folder)
             for folder in destination.made_folders:
-                _sync_folder(folder.parent)
+                sync_folder(folder.parent)
         except BaseException:
             for file in sum_files:
                 file.unlink(missing_ok=True)
@@ -247,16 +222,15 @@ def _write_sums(
 ) -> Path:
     """Write the lines that `sha256sum` would print for the volumes (GNU coreutils' format)."""
     target = path.with_name(f"{path.name}.{kind}")
-    lines = []
-    for volume, found in zip(finished, sums, strict=True):
-        name = os.fsencode(_volume_path(path, volume).name)
-        escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
-        mark = b"\\" if escaped != name else b""
-        lines.append(mark + found[kind].encode() + b"  " + escaped + b"\n")
+    named = [
+        (_volume_path(path, volume).name, found)
+        for volume, found in zip(finished, sums, strict=True)
+    ]
+    lines = naming.sum_lines(kind, named)
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as out:
-            out.write(b"".join(lines))
+            out.write(lines)
             out.flush()
             os.fsync(out.fileno())
     except BaseException:
@@ -329,17 +303,6 @@ def _give(unfinished: Path, path: Path) -> _Given:
             raise
         return _Given(path, unfinished)
     return _Given(path, None)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-    finally:
-        os.close(fd)
 
 
 def _different(volume: FinishedVolume) -> StorageError:

@@ -25,6 +25,7 @@ from pybak.formats.manifest_reader import Head
 from pybak.formats.opening import open_archive
 from pybak.formats.tar_reader import TarFile
 from pybak.formats.zip_directory import Member
+from pybak.paths import absolute
 from pybak.problems import DAMAGED, STORAGE, Problem, write_problems
 from pybak.restore.authentic import authenticate, wrapped_volumes
 from pybak.restore.dealing import deal, slice_of
@@ -114,7 +115,7 @@ def plan_verify(
     be opened.
     """
     limits = limits or Limits()
-    volumes = tuple(os.path.abspath(path) for path in volumes)
+    volumes = tuple(map(absolute, volumes))
     with open_archive(volumes, password=password) as archive:
         listing = archive.listing(limits)
         archive.check_limits(listing.members, limits)
@@ -236,7 +237,7 @@ class _Reader:
     def check(self, item: Item) -> bool:
         """Read one member. False if it was asked to stop, and then the member is not counted."""
         try:
-            self._read(item)
+            self._once_more(item)
         except ArchiveError as error:
             self._problems.append(Problem(os.fsdecode(item.path), DAMAGED, str(error)))
         except StorageError as error:
@@ -258,6 +259,15 @@ class _Reader:
         if self._progress and not self._stopped:
             self._progress(self._members, self._size, b"")
         return Checked(self._members, self._size, self._stopped, problems_file)
+
+    def _once_more(self, item: Item) -> None:
+        """Read a member; if it is damaged, and came over a network, fetch it once more."""
+        try:
+            self._read(item)
+        except ArchiveError:
+            if not self._archive.again():
+                raise
+            self._read(item)
 
     def _read(self, item: Item) -> None:
         member = item.member

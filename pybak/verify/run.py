@@ -7,22 +7,17 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+
+import msgspec
 
 from pybak import report
 from pybak.catalog.models import Verification
 from pybak.catalog.verifications import VerificationLog
-from pybak.errors import (
-    ArchiveError,
-    Interrupted,
-    NotFoundError,
-    PyBakError,
-    StorageError,
-    WrongPasswordError,
-)
+from pybak.display import printable
+from pybak.errors import ArchiveError, Interrupted, PyBakError, WrongPasswordError
 from pybak.options import VerifyOptions
 from pybak.options.read import percent_number
-from pybak.problems import DAMAGED, read_problems
+from pybak.problems import DAMAGED, Problem, read_problems
 from pybak.read_run import ReadRun, name_of, paths_of, volume_set
 from pybak.report.phrases import only_changes
 from pybak.report.verify import Sample
@@ -32,9 +27,6 @@ from pybak.volumes.find import VolumeSet
 # Seconds of one core, measured as those in `pybak.backup.plan`.
 _SECONDS_A_FILE = 25e-6
 _SECONDS_A_BYTE = 1.8e-9
-
-UNREADABLE: Final = (ArchiveError, NotFoundError, StorageError)
-"""What keeps one archive from being checked, and says nothing about the others."""
 
 
 class VerifyRun(ReadRun):
@@ -67,9 +59,17 @@ class VerifyRun(ReadRun):
         self._notes: dict[int, list[str]] = {}
 
     def plan(
-        self, archive: VolumeSet | Path, number: int, password: bytes | None = None
+        self,
+        archive: VolumeSet | Path,
+        number: int,
+        password: bytes | None = None,
+        *,
+        run_id: str | None = None,
     ) -> VerifyPlan:
-        """Check the structure of the `number`th archive; write the batches of its members."""
+        """Check the structure of the `number`th archive; write the batches of its members.
+
+        `run_id` is the run whose archive it must be, where it is checked as a part of a backup.
+        """
         folder = self.work_folder(number)
         (folder / "progress").mkdir(parents=True, exist_ok=True)
         name = name_of(archive)
@@ -83,6 +83,8 @@ class VerifyRun(ReadRun):
             sample=Slice(sample.slice, sample.slices) if sample else None,
             should_stop=self.is_stopping,
         )
+        if run_id is not None:
+            return _of_run(plan, run_id)
         self._compare_run(plan, name, number)
         if plan.base_run:
             self._note(number, f"it {only_changes(plan.base_run)}")
@@ -204,6 +206,15 @@ class VerifyRun(ReadRun):
             archives=tuple(checks),
             duration_seconds=self.duration_seconds,
         )
+
+
+def _of_run(plan: VerifyPlan, run_id: str) -> VerifyPlan:
+    """Find fault with an archive that is of another run than the one that a backup needs."""
+    if plan.made_by in ("", run_id):
+        return plan
+    what = f"is the archive of run {printable(plan.made_by)}; the backup needs that of run {run_id}"
+    problem = Problem("", DAMAGED, f"{what}, put it back")
+    return msgspec.structs.replace(plan, problems=(*plan.problems, problem))
 
 
 def is_damage(error: PyBakError) -> bool:

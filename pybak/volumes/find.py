@@ -1,5 +1,7 @@
 """Which files make up an archive, when someone names it, one of its volumes, or their folder.
 
+On disk or in a storage: what is named is a path or an address.
+
 Volumes are called like the archive with a number behind it, `backup.zip.001`, `backup.zip.002` …,
 and with `.zip` behind that where they are encrypted. All but the last are of one size, so a volume
 that was cut short, and a gap in the numbers, are seen without reading anything.
@@ -10,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
@@ -17,6 +20,9 @@ from typing import Final, NamedTuple
 from pybak.display import printable
 from pybak.errors import ArchiveError, NotFoundError, PlanError, StorageError
 from pybak.formats.suffixes import format_of_name
+from pybak.storage.folders import Folders
+from pybak.storage.opening import is_remote, split
+from pybak.volumes.places import Folder, LocalFolder, StoredFolder
 
 WRAPPED: Final = b".zip"
 
@@ -50,24 +56,55 @@ class _Key(NamedTuple):
 _Volumes = dict[int, bytes]
 
 
-def find_volumes(path: bytes) -> VolumeSet:
-    """Find all files of the archive that `path` means.
+def find_volumes(path: bytes, *, folders: Folders | None = None) -> VolumeSet:
+    """Find all files of the archive that `path` means, a path or an address.
 
     That is a file that exists, any volume of a set, the name of a set without numbers, or a folder
-    with the volumes of exactly one set. Raises NotFoundError for what does not exist and for a
-    missing volume, PlanError where several sets may be meant, ArchiveError for a volume of a wrong
-    size, StorageError if the folder can't be read.
+    with the volumes of exactly one set. Storages are asked through `folders`, for whoever looks for
+    many archives. Raises NotFoundError for what does not exist and for a missing volume, PlanError
+    where several sets may be meant, ArchiveError for a volume of a wrong size, StorageError if the
+    folder can't be read.
     """
+    if is_remote(path):
+        return _find_stored(path, folders or Folders())
     if os.path.isdir(path):
-        return _only_set(path)
+        return _only_set(LocalFolder(path))
     folder, name = os.path.split(path)
-    if os.path.exists(path):
-        key = _key(name)
-        volumes = _sets(folder).get(key, {}) if key else {}
-        if key is None or (1 not in volumes and not key.is_wrapped and _is_whole(path)):
-            return VolumeSet((path,), path)
-        return _checked(folder, key, volumes)
-    return _by_base(folder, name)
+    return _find_in(LocalFolder(folder), name, path)
+
+
+def _find_stored(path: bytes, folders: Folders) -> VolumeSet:
+    """Find an archive in a storage, where a folder is what has files in it."""
+    address = os.fsdecode(path)
+    try:
+        folder, name = split(address)
+    except PlanError:
+        return _only_set(StoredFolder(path, folders))
+    try:
+        return _find_in(StoredFolder(os.fsencode(folder), folders), os.fsencode(name), path)
+    except PlanError as error:
+        # A block may be called like that, or a folder.
+        if not isinstance(error, NotFoundError) and not address.startswith("block:"):
+            raise
+        inside = StoredFolder(path, folders)
+        try:
+            is_folder = bool(inside.sizes())
+        except (PlanError, StorageError):
+            is_folder = False
+        if not is_folder:
+            raise
+        return _only_set(inside)
+
+
+def _find_in(folder: Folder, name: bytes, path: bytes) -> VolumeSet:
+    """Find the archive `name` in a folder; `path` is how it was named."""
+    if not folder.has(name):
+        return _by_base(folder, name)
+    key = _key(name)
+    volumes = _sets(folder).get(key, {}) if key else {}
+    if key is None or (1 not in volumes and not key.is_wrapped and _is_whole(folder, name)):
+        return VolumeSet((path,), path)
+    return _checked(folder, key, volumes)
 
 
 def _key(name: bytes) -> _Key | None:
@@ -75,42 +112,31 @@ def _key(name: bytes) -> _Key | None:
     return _Key(found[1], found[3] is not None) if found and int(found[2]) else None
 
 
-def _sets(folder: bytes) -> dict[_Key, _Volumes]:
+def _sets(folder: Folder) -> dict[_Key, _Volumes]:
     """Find the volumes of all sets in a folder."""
     sets: dict[_Key, _Volumes] = {}
-    try:
-        with os.scandir(folder or b".") as found:
-            for entry in found:
-                key = _key(entry.name)
-                if key is not None and entry.is_file():
-                    number = entry.name[len(key.base) + 1 :].removesuffix(WRAPPED)
-                    sets.setdefault(key, {})[int(number)] = os.path.join(folder, entry.name)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
-    except OSError as error:
-        message = f"{printable(folder)}: can't be read ({error.strerror})"
-        raise StorageError(message) from error
+    for name in folder.names():
+        key = _key(name)
+        if key is not None:
+            number = name[len(key.base) + 1 :].removesuffix(WRAPPED)
+            sets.setdefault(key, {})[int(number)] = os.path.join(folder.path, name)
     return sets
 
 
-def _is_whole(path: bytes) -> bool:
+def _is_whole(folder: Folder, name: bytes) -> bool:
     """Whether a file begins like an archive, so that a number at its end is only a name."""
     from pybak.formats.decoders import find_compression
 
-    try:
-        with open(path, "rb") as opened:
-            head = opened.read(_HEAD)
-    except OSError:
-        return False
+    head = folder.head(name, _HEAD)
     return head.startswith(b"PK\x03\x04") or (any(head) and find_compression(head) is not None)
 
 
-def _only_set(folder: bytes) -> VolumeSet:
+def _only_set(folder: Folder) -> VolumeSet:
     sets = _sets(folder)
     # A log that is kept as `app.log.001` is no archive.
     likely = {key: found for key, found in sets.items() if format_of_name(os.fsdecode(key.base))}
     sets = likely or sets
-    label = printable(folder)
+    label = printable(folder.path)
     if not sets:
         raise NotFoundError(f"{label}: is a folder without volumes; name the archive itself")
     if len(sets) > 1:
@@ -125,12 +151,12 @@ def _some(sets: dict[_Key, _Volumes]) -> list[tuple[_Key, _Volumes]]:
     return sorted(sets.items())[:_MOST_NAMED]
 
 
-def _by_base(folder: bytes, name: bytes) -> VolumeSet:
+def _by_base(folder: Folder, name: bytes) -> VolumeSet:
     """Find the set, or the wrapped file, of an archive that is named without numbers."""
-    path = os.path.join(folder, name)
+    path = os.path.join(folder.path, name)
     sets = {key: found for key, found in _sets(folder).items() if name and key.base == name}
     choices = [key.name(min(found)) for key, found in _some(sets)]
-    has_wrapper = bool(name) and os.path.isfile(path + WRAPPED)
+    has_wrapper = bool(name) and folder.is_file(name + WRAPPED)
     if has_wrapper:
         choices.append(name + WRAPPED)
     if not choices:
@@ -144,9 +170,9 @@ def _by_base(folder: bytes, name: bytes) -> VolumeSet:
     return _checked(folder, key, volumes)
 
 
-def _checked(folder: bytes, key: _Key, volumes: _Volumes) -> VolumeSet:
+def _checked(folder: Folder, key: _Key, volumes: _Volumes) -> VolumeSet:
     """Give the set if its numbers have no gap and its sizes can be true."""
-    base = os.path.join(folder, key.base)
+    base = os.path.join(folder.path, key.base)
     last = max(volumes)
     lacking = last - len(volumes)
     if lacking:
@@ -158,16 +184,12 @@ def _checked(folder: bytes, key: _Key, volumes: _Volumes) -> VolumeSet:
             "put all volumes into one folder"
         )
     paths = tuple(volumes[number] for number in range(1, last + 1))
-    _check_sizes(base, key, paths)
+    _check_sizes(base, key, paths, [folder.size(os.path.basename(path)) for path in paths])
     return VolumeSet(paths, base)
 
 
-def _check_sizes(base: bytes, key: _Key, paths: tuple[bytes, ...]) -> None:
+def _check_sizes(base: bytes, key: _Key, paths: tuple[bytes, ...], sizes: Sequence[int]) -> None:
     """Raise ArchiveError for a volume that is not as large as those beside it."""
-    try:
-        sizes = [os.stat(path).st_size for path in paths]
-    except OSError as error:
-        raise StorageError(f"{printable(base)}: can't be read ({error.strerror})") from error
     slack = _WRAPPER_SLACK if key.is_wrapped else 0
     usual = Counter(sizes[:-1]).most_common(1)[0][0] if len(sizes) > 1 else sizes[0]
     for path, size in zip(paths, sizes, strict=True):

@@ -82,11 +82,16 @@ def payload(split: int | None, name: str, *, wrapped: bool, mtime_ns: int) -> in
 
 def suffixes(size: int, payload_bytes: int | None, *, wrapped: bool) -> list[str]:
     """Give what the volumes' names end with: `.001`, `.002` and so on, with `.zip` if wrapped."""
-    end = WRAPPED_SUFFIX if wrapped else ""
     if payload_bytes is None:
-        return [end]
+        return [suffix_of(None, wrapped=wrapped)]
     count = max(1, -(-size // payload_bytes))
-    return [f".{number:03d}{end}" for number in range(1, count + 1)]
+    return [suffix_of(number, wrapped=wrapped) for number in range(count)]
+
+
+def suffix_of(number: int | None, *, wrapped: bool) -> str:
+    """Give what the name of volume `number`, counted from 0, ends with; None: there is just one."""
+    end = WRAPPED_SUFFIX if wrapped else ""
+    return end if number is None else f".{number + 1:03d}{end}"
 
 
 def plan_volumes(

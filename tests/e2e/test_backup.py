@@ -22,6 +22,7 @@ KEYS = {
     "status", "run_id", "job", "archive", "volumes", "files", "folders", "bytes_read",
     "bytes_stored", "duration_seconds", "level", "excluded_by", "errors", "skipped", "message",
     "format", "encrypted", "checksum_files", "lost", "mode", "full_because", "base_run", "gone",
+    "duplicates", "duplicate_bytes", "copies",
 }  # fmt: skip
 ODD_NAMES = [
     b"with blank (1).txt",

@@ -66,7 +66,9 @@ def task_runs(api: Any, destination: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("cluster", "level"), [("threads", "1"), ("processes", "9")])
+@pytest.mark.parametrize(
+    ("cluster", "level"), [("threads", "1"), ("helpers", "2"), ("processes", "9")]
+)
 def test_local_clusters_make_good_archives_in_few_task_runs(
     src: Path, tmp_path: Path, run_command: Commands, prefect_api: Any, cluster: str, level: str
 ) -> None:

@@ -95,6 +95,8 @@ def states(api: Any, destination: Path) -> list[tuple[str, str]]:
     [
         ("processes", signal.SIGINT, True),
         ("threads", signal.SIGINT, True),
+        ("helpers", signal.SIGINT, True),
+        ("helpers", signal.SIGTERM, False),
         ("processes", signal.SIGTERM, False),
     ],
 )
@@ -151,11 +153,12 @@ def test_an_ad_hoc_run_that_is_stopped_takes_its_server_along(
     assert os.listdir(out) == ["earlier.zip"]
 
 
+@pytest.mark.parametrize("cluster", ["helpers", "processes"])
 def test_after_a_kill_the_server_goes_and_the_next_run_cleans_up(
-    src: Path, out: Path, run_command: Commands, ours: Callable[[], list[Any]]
+    src: Path, out: Path, run_command: Commands, ours: Callable[[], list[Any]], cluster: str
 ) -> None:
     """Nothing runs on when the command is killed outright (case 93)."""
-    words = (src, "--to", out, "--cluster", "processes", *SLOW)
+    words = (src, "--to", out, "--cluster", cluster, *SLOW)
     process = subprocess.Popen(
         # Not `running`: at its end that kills what this test wants to see going by itself.
         [sys.executable, PROJECT / "flows/backup.py", *words],
@@ -174,10 +177,16 @@ def test_after_a_kill_the_server_goes_and_the_next_run_cleans_up(
     assert sorted(os.listdir(out)) == sorted(["earlier.zip", Path(done.json["archive"]).name])
 
 
+@pytest.mark.parametrize("cluster", ["helpers", "processes"])
 def test_a_worker_that_is_killed_costs_time_and_no_files(
-    src: Path, out: Path, run_command: Commands, prefect_api: Any, ours: Callable[[], list[Any]]
+    src: Path,
+    out: Path,
+    run_command: Commands,
+    prefect_api: Any,
+    ours: Callable[[], list[Any]],
+    cluster: str,
 ) -> None:
-    words = (src, "--to", out, "--cluster", "processes", *SLOW, "--json")
+    words = (src, "--to", out, "--cluster", cluster, *SLOW, "--json")
     with run_command.running("backup", *words) as process:
         wait_for_work(out, process)
         busy = max(

@@ -107,3 +107,21 @@ def test_the_form_in_the_prefect_ui_offers_the_modes() -> None:
     assert schema["mode"]["enum"] == ["full", "incremental", "differential"]
     for name in ("full_every", "ignore_ctime", "checksum_compare", "allow_empty", "tag", "wait"):
         assert schema[name]["title"]
+
+
+def test_moved_files_are_stored_once_and_come_back(
+    run_command: Commands, docs: Path, tmp_path: Path
+) -> None:
+    words = (docs, "--to", tmp_path / "to", *INCREMENTAL)
+    run_command("backup", *words)
+    (docs / "old").rename(docs / "moved")
+    done = run_command("backup", *words, "--dedupe").json
+    assert (done["status"], done["files"]["new"]) == ("success", 1)
+    assert (done["duplicates"], done["duplicate_bytes"]) == (1, 50 * len("old/c.txt\n"))
+    restored = run_command("restore", "latest", "--job", "docs", "--to", tmp_path / "back")
+    assert restored.rc == 0
+    assert (tmp_path / "back" / "docs" / "moved" / "c.txt").read_text() == "old/c.txt\n" * 50
+    assert not (tmp_path / "back" / "docs" / "old").exists()
+    alone = run_command("restore", done["archive"], "--to", tmp_path / "alone", "--json")
+    assert alone.rc == 3
+    assert "as docs/old/c.txt" in alone.json["errors"][0]["message"]

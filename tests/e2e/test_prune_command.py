@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from commands import Commands
+from jobs import Job, seen
 from pruning import INCREMENTAL, Shelf
 
 from pybak.catalog.locks import job_lock
@@ -136,6 +137,34 @@ def test_a_dry_run_shows_each_verdict_with_its_reasons(shelf: Shelf, run_command
     assert shown["dry_run"] is True
     assert [len(job["remove"]) for job in shown["jobs"]] == [3, 1]
     assert len(shelf.files()) == 7
+
+
+def test_encrypted_archives_are_consolidated_with_their_password(
+    tmp_path: Path, run_command: Commands
+) -> None:
+    """A dry run tells the same; without the password the run is partial. (case 110)"""
+    job = Job(tmp_path, catalog_url=catalog_url())
+    for number in range(3):
+        (job.source / f"f{number}").write_text("x" * 1000)
+        (job.source / "a").write_text(str(number))
+        job.run("incremental", password=b"correct horse", format="tar.zst")
+    words = ["prune", "--job", "docs", "--keep-last", "1", "--consolidate", "--json"]
+    password = {"PYBAK_PASSWORD": "correct horse"}
+    without = run_command(*words, "--dry-run")
+    assert without.rc == 3, without
+    assert [one["code"] for one in without.json["errors"]] == ["wrong_password"]
+    shown = run_command(*words, "--dry-run", "--password=correct horse")
+    assert shown.rc == 0, shown
+    done = run_command(*words, env=password)
+    assert done.rc == 0, done
+    assert done.json["bytes_freed"] == shown.json["bytes_freed"] > 0
+    ((planned,), (made,)) = (one.json["jobs"] for one in (shown, done))
+    assert sorted(made["deleted"]) == sorted(planned["deleted"])
+    assert made["consolidated"]["seq"] == planned["consolidated"]["seq"] == 3
+    assert [str(path) for path in job.archives] == [made["consolidated"]["archive"]]
+    report, folder = job.restore(password=b"correct horse")
+    assert report.status == "success"
+    assert seen(folder) == seen(job.source)
 
 
 @pytest.mark.parametrize(

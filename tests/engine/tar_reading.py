@@ -71,6 +71,12 @@ class Counted:
     def place(self, offset: int, length: int) -> str:
         return self._inner.place(offset, length)
 
+    def expect(self, length: int, offset: int) -> None:
+        self._inner.expect(length, offset)
+
+    def forget(self) -> bool:
+        return self._inner.forget()
+
     def close(self) -> None:
         self._inner.close()
 

@@ -31,6 +31,7 @@ from sqlmodel import SQLModel, col, select
 
 from pybak.catalog import schema
 from pybak.catalog.engine import Database
+from pybak.catalog.history import History
 from pybak.catalog.models import Run, Verification
 from pybak.catalog.runs import Catalog, CatalogError
 
@@ -105,6 +106,16 @@ def test_all_its_rows_are_kept(any_catalog: str, released: str) -> None:
     assert (first.mode, first.tags, first.is_snapshot) == (None, [], False)
     expected = [] if released == "0001" else [(5.0, 3, 17), (100.0, 0, 300)]
     assert [(check.percent, check.slice, check.members) for check in checks] == expected
+    catalog.close()
+
+
+def test_versions_of_files_are_kept_and_are_no_references(any_catalog: str) -> None:
+    make_released(any_catalog, "0003")
+    catalog = Catalog(any_catalog)
+    found = [
+        (one.path, one.size, one.member) for one in History(catalog.database).all_versions("docs")
+    ]
+    assert sorted(found) == [(b"docs/a", 5, None), (b"docs/\xff", 7, None)]
     catalog.close()
 
 
@@ -205,7 +216,7 @@ def test_a_kill_at_any_moment_leaves_the_old_schema_or_the_new_one(
         assert tables_of(any_catalog) == old, at
     else:
         pytest.fail("it was never made whole")
-    assert kills > 3
+    assert kills >= 3
     if before is not None:
         after = query(any_catalog, "SELECT * FROM run ORDER BY run_id")
         assert [row[: len(rows[0])] for row in after] == rows

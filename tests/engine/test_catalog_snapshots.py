@@ -149,7 +149,7 @@ def test_names_and_numbers_that_no_database_has_come_back(writer: Writer) -> Non
     snapshot = writer.write(records)
     expected = {name.encode("utf-8", "surrogateescape") for name in odd}
     assert {one.path for one in writer.history.versions(snapshot)} == expected
-    assert {name for name, _ in writer.history.names(snapshot)} == expected
+    assert {name for name, *_ in writer.history.names(snapshot)} == expected
     (row,) = [row for row in writer.history.states(snapshot) if row[0] == b"\xff"]
     assert row[3:5] == ((1 << 63) - 1, -(1 << 63) + 1)
     again = writer.write([], mode="incremental", base=snapshot, gone=odd[:4])

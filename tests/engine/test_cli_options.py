@@ -197,7 +197,7 @@ def test_a_flag_can_be_taken_back_on_the_command_line(monkeypatch: pytest.Monkey
         (["a", "--hide-names"],
          "--hide-names: names are hidden by encryption; give a password with -p"),
         (["a", "--cluster", "thread"],
-         ("--cluster: thread is not one of auto, threads, processes, ADDRESS; "
+         ("--cluster: thread is not one of auto, threads, helpers, processes, ADDRESS; "
           "did you mean threads?")),
         (["a", "--max-file-size", "12q"],
          "--max-file-size: '12q' is no size; write it like 500kB, 100MB, 4.7GB or 64MiB"),

@@ -20,17 +20,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from jobs import Job, Tree, seen
+from rebuilding import rebuild
 
+FLAT = ["a", "b", "c", "e", "x y"]  # without folders, whose rows keep archives alive
 PATHS = st.sampled_from(
-    ["a", "b", "c", "d/a", "d/b", "d/e/a", "d/e/b", "ü/\udcff", "x y", "d/e/f/g/h", "back\\slash"]
+    [*FLAT, *FLAT, "d/a", "d/b", "d/e/a", "d/e/b", "ü/\udcff", "d/e/f/g/h", "back\\slash"]
 )
-MODES = st.sampled_from(["full", "incremental", "incremental", "differential"])
+MODES = st.sampled_from(["full", "incremental", "incremental", "differential", "differential"])
 RULES = st.sampled_from(
     [
         {"keep_last": 1},
         {"keep_last": 3},
         {"keep_last": 2, "keep_tag": ["pin"]},
         {"keep_hourly": 2},
+        {"keep_last": 2, "consolidate": True},
     ]
 )
 
@@ -45,6 +48,7 @@ class HistoryMachine(RuleBasedStateMachine):
         self.format = archive_format
         self.states: dict[str, Tree] = {}
         self.content = itertools.count()
+        self.pruned: set[str] = set()  # snapshots that a rebuild finds, partial, in what was left
 
     def teardown(self) -> None:
         shutil.rmtree(self.place, ignore_errors=True)
@@ -101,6 +105,22 @@ class HistoryMachine(RuleBasedStateMachine):
         if os.path.lexists(source):
             os.rename(source, target)
 
+    @rule(old=PATHS, new=PATHS, keeps_times=st.booleans())
+    def copy(self, old: str, new: str, keeps_times: bool) -> None:
+        source, target = self._at(old), self._at(new)
+        if source.is_symlink() or not source.is_file() or (new + "/").startswith(old + "/"):
+            return
+        kept = self.place / "kept"
+        (shutil.copy2 if keeps_times else shutil.copyfile)(source, kept)
+        self._clear(target)
+        os.rename(kept, target)
+
+    @rule(name=PATHS)
+    def touch(self, name: str) -> None:
+        path = self._at(name)
+        if path.is_file() and not path.is_symlink():
+            os.utime(path)
+
     @rule(name=PATHS, leads_to=PATHS)
     def link(self, name: str, leads_to: str) -> None:
         self._clear(self._at(name))
@@ -130,10 +150,11 @@ class HistoryMachine(RuleBasedStateMachine):
         if path.is_file() and not path.is_symlink():
             path.chmod(mode)
 
-    @rule(mode=MODES, pinned=st.booleans())
-    def back_up(self, mode: str, pinned: bool) -> None:
+    @rule(mode=MODES, pinned=st.booleans(), dedupe=st.booleans())
+    def back_up(self, mode: str, pinned: bool, dedupe: bool) -> None:
         before = {one.run_id for one in self.job.snapshots}
-        made = self.job.run(mode, format=self.format, tag=["pin"] if pinned else [])
+        tags = ["pin"] if pinned else []
+        made = self.job.run(mode, format=self.format, tag=tags, dedupe=dedupe)
         state = seen(self.job.source)
         new = [one for one in self.job.snapshots if one.run_id not in before]
         if made.report.status == "unchanged":
@@ -146,13 +167,15 @@ class HistoryMachine(RuleBasedStateMachine):
             self.states[new[0].run_id] = state
 
     @precondition(lambda self: self.states)
-    @rule(rules=RULES)
-    def prune(self, rules: dict[str, object]) -> None:
+    @rule(rules=RULES, loses_catalog=st.sampled_from([False, False, True]))
+    def prune(self, rules: dict[str, object], loses_catalog: bool) -> None:
         report = self.job.prune(**rules)
         assert report.status == "success", report
         left = {one.run_id for one in self.job.snapshots}
         assert left
+        self.pruned &= left
         self.states = {run: state for run, state in self.states.items() if run in left}
+        self._check_rebuilt(goes_on=loses_catalog)
 
     @precondition(lambda self: self.states)
     @rule(data=st.data())
@@ -166,14 +189,33 @@ class HistoryMachine(RuleBasedStateMachine):
         assert seen(folder) == self.states[run_id]
         shutil.rmtree(folder.parent)
 
+    def _check_rebuilt(self, *, goes_on: bool) -> None:
+        """Restore all from a catalog that the archives alone tell of; use it from now on or not."""
+        before = self.job.url
+        self.job.url = f"sqlite:///{self.place}/rebuilt-{next(self.content)}.db"
+        rebuild(self.job.url, self.job.store)
+        known = {one.run_id for one in self.job.snapshots}
+        assert known >= self.states.keys()
+        for run_id in self.states:
+            self._check(run_id)
+        if goes_on:
+            for run_id in known - self.states.keys():
+                self.pruned.add(run_id)
+        else:
+            self.job.url = before
+
     @invariant()
     def every_snapshot_is_in_the_catalog(self) -> None:
         if hasattr(self, "states"):
-            assert {one.run_id for one in self.job.snapshots} == self.states.keys()
+            listed = {one.run_id for one in self.job.snapshots}
+            assert listed - self.pruned == self.states.keys()
 
     def final_check(self) -> None:
+        """Restore all, from the catalog and from one that the archives alone tell of."""
         for run_id in self.states:
             self._check(run_id)
+        if self.states:
+            self._check_rebuilt(goes_on=False)
 
 
 def _contents(tree: Tree) -> dict[bytes, object]:

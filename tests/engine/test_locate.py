@@ -10,7 +10,9 @@ import pytest
 
 from pybak.catalog.runs import Catalog
 from pybak.errors import NotFoundError, PlanError
-from pybak.locate import known_archives, locate_archive, portable_name
+from pybak.locate import portable_name
+from pybak.restore.ask import ask
+from pybak.volumes.find import VolumeSet
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -18,6 +20,13 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/home/catalog.db"
+
+
+def locate(which: str, *, job: str | None = None, catalog_url: str) -> VolumeSet:
+    """Find an archive of which the catalog knows the run alone."""
+    asked = ask(which, job=job, at=None, catalog_url=catalog_url)
+    assert asked.archive is not None
+    return asked.archive
 
 
 def record(url: str, run_id: str, job: str, archive: str | None) -> None:
@@ -34,16 +43,14 @@ def test_a_path_beats_a_run_and_a_run_beats_nothing(
     archive = tmp_path / "by-run.zip"
     archive.touch()
     record(url, "abc", "docs", str(archive))
-    assert locate_archive("abc", job=None, catalog_url=url).paths == (os.fsencode(archive),)
-    assert locate_archive("latest", job=None, catalog_url=url).paths == (os.fsencode(archive),)
+    assert locate("abc", catalog_url=url).paths == (os.fsencode(archive),)
+    assert locate("latest", catalog_url=url).paths == (os.fsencode(archive),)
     (tmp_path / "abc").touch()
-    assert locate_archive("abc", job=None, catalog_url=url).paths == (
-        os.fsencode(tmp_path / "abc"),
-    )
+    assert locate("abc", catalog_url=url).paths == (os.fsencode(tmp_path / "abc"),)
     with pytest.raises(NotFoundError, match="neither a file nor a known run"):
-        locate_archive("nothing", job=None, catalog_url=url)
+        locate("nothing", catalog_url=url)
     with pytest.raises(NotFoundError, match=r"nothing\.zip: no such archive"):
-        locate_archive("nothing.zip", job=None, catalog_url=url)
+        locate("nothing.zip", catalog_url=url)
 
 
 def volumes(folder: Path, name: str, *sizes: int) -> tuple[Path, ...]:
@@ -61,7 +68,7 @@ def test_volumes_are_found_by_name_number_folder_run_and_job(
     paths = volumes(tmp_path / "stick", "x.tar.gz", 9, 9, 4)
     record(url, "abc", "docs", str(tmp_path / "stick/x.tar.gz"))
     for which in ("stick/x.tar.gz", "stick/x.tar.gz.002", "stick", "abc", "latest"):
-        found = locate_archive(which, job=None, catalog_url=url)
+        found = locate(which, catalog_url=url)
         assert found.paths == tuple(map(os.fsencode, paths)), which
         assert found.base == os.fsencode(tmp_path / "stick/x.tar.gz")
 
@@ -75,55 +82,42 @@ def test_a_missing_volume_is_named_also_without_a_slash(
     paths[1].unlink()
     for which in ("x.zip", "x.zip.003", str(paths[0])):
         with pytest.raises(NotFoundError, match=r"x\.zip\.002"):
-            locate_archive(which, job=None, catalog_url=url)
+            locate(which, catalog_url=url)
 
 
 def test_a_run_whose_archive_is_gone_is_told(tmp_path: Path, url: str) -> None:
     record(url, "abc", "docs", str(tmp_path / "gone.zip"))
     with pytest.raises(NotFoundError, match="no longer there"):
-        locate_archive("abc", job=None, catalog_url=url)
+        locate("abc", catalog_url=url)
     record(url, "def", "docs", None)
     with pytest.raises(NotFoundError, match="has no archive"):
-        locate_archive("def", job=None, catalog_url=url)
+        locate("def", catalog_url=url)
 
 
 def test_what_is_found_is_found_again_by_its_name(tmp_path: Path, url: str) -> None:
     """Flows get the name as a parameter, and may not take something else for it."""
     paths = volumes(tmp_path, "x.tar.gz", 9, 9, 4)
-    found = locate_archive(str(paths[2]), job=None, catalog_url=url)
+    found = locate(str(paths[2]), catalog_url=url)
     assert portable_name(found) == str(tmp_path / "x.tar.gz")
     (tmp_path / "x.tar.gz").touch()
-    found = locate_archive(str(paths[2]), job=None, catalog_url=url)
-    assert locate_archive(portable_name(found), job=None, catalog_url=url) == found
+    found = locate(str(paths[2]), catalog_url=url)
+    assert locate(portable_name(found), catalog_url=url) == found
     wrapped = tmp_path / "y.tar.zst.zip"
     wrapped.touch()
-    found = locate_archive(str(tmp_path / "y.tar.zst"), job=None, catalog_url=url)
+    found = locate(str(tmp_path / "y.tar.zst"), catalog_url=url)
     assert found.paths == (os.fsencode(wrapped),)
-    assert locate_archive(portable_name(found), job=None, catalog_url=url).paths == (
-        os.fsencode(wrapped),
-    )
+    assert locate(portable_name(found), catalog_url=url).paths == (os.fsencode(wrapped),)
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.zip"))
     odd.touch()
-    found = locate_archive(str(odd), job=None, catalog_url=url)
+    found = locate(str(odd), catalog_url=url)
     assert portable_name(found).startswith("file:///")
-    assert locate_archive(portable_name(found), job=None, catalog_url=url) == found
-
-
-def test_known_archives_are_those_that_are_still_whole(tmp_path: Path, url: str) -> None:
-    volumes(tmp_path, "whole.tar", 5, 5)
-    volumes(tmp_path, "torn.tar", 5, 5)[0].unlink()
-    for number, name in enumerate(("whole.tar", "torn.tar", "gone.zip", "whole.tar")):
-        record(url, f"run{number}", "docs", str(tmp_path / name))
-    record(url, "other", "music", str(tmp_path / "whole.tar"))
-    known = known_archives(None, catalog_url=url)
-    assert [archive.base for archive in known] == [os.fsencode(tmp_path / "whole.tar")]
-    assert known_archives("no such job", catalog_url=url) == []
+    assert locate(portable_name(found), catalog_url=url) == found
 
 
 @pytest.mark.parametrize("which", ["x" * 300, "~nosuchuserhere/x.zip", "a\0b", "./" + "y" * 300])
 def test_what_can_be_no_path_is_told_as_a_mistake(url: str, which: str) -> None:
     with pytest.raises(PlanError):
-        locate_archive(which, job=None, catalog_url=url)
+        locate(which, catalog_url=url)
 
 
 def test_names_that_are_not_utf_8_are_found(tmp_path: Path, url: str) -> None:
@@ -132,10 +126,10 @@ def test_names_that_are_not_utf_8_are_found(tmp_path: Path, url: str) -> None:
     Path(archive).touch()
     job = os.fsdecode(b"/home/\xff\xe9\\")
     record(url, "abc", job, archive)
-    assert locate_archive("abc", job=None, catalog_url=url).paths == (os.fsencode(archive),)
-    assert locate_archive("latest", job=job, catalog_url=url).paths == (os.fsencode(archive),)
+    assert locate("abc", catalog_url=url).paths == (os.fsencode(archive),)
+    assert locate("latest", job=job, catalog_url=url).paths == (os.fsencode(archive),)
     with pytest.raises(NotFoundError):
-        locate_archive(os.fsdecode(b"\xff"), job=None, catalog_url=url)
+        locate(os.fsdecode(b"\xff"), catalog_url=url)
 
 
 def test_a_run_is_named_by_the_start_of_its_id(tmp_path: Path) -> None:
@@ -147,9 +141,9 @@ def test_a_run_is_named_by_the_start_of_its_id(tmp_path: Path) -> None:
         archive.write_bytes(b"PK")
         catalog.begin_run(run_id, kind="backup", job=run_id, options={}, now=now)
         catalog.finish_run(run_id, status="success", counts={}, now=now, archive=str(archive))
-    found = locate_archive("4c11969c-a", job=None, catalog_url=url)
+    found = locate("4c11969c-a", catalog_url=url)
     assert found.base == bytes(tmp_path / "4c11969c-aaaa.zip")
     with pytest.raises(PlanError, match="which run"):
-        locate_archive("4c11969c", job=None, catalog_url=url)
+        locate("4c11969c", catalog_url=url)
     with pytest.raises(NotFoundError):
-        locate_archive("4c1", job=None, catalog_url=url)
+        locate("4c1", catalog_url=url)

@@ -152,6 +152,7 @@ def test_who_waits_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
             says(first, "released")
     assert len(told) == 1
     assert told[0].startswith(f"waiting for process {first.pid}, since ")
+    assert told[0].endswith(" (docs: another run of this job is at work)")
 
 
 def test_waiting_ends_at_its_limit_and_leaves_no_lock() -> None:

@@ -161,7 +161,7 @@ def test_missing_and_surplus_lines_are_told(members: int) -> None:
 
 
 def test_a_later_version_says_what_to_do() -> None:
-    later = Header(**{**_fields(HEADER), "pybak_manifest": manifest.VERSION + 1})
+    later = Header(**{**_fields(HEADER), "pybak_manifest": manifest.NEWEST + 1})
     with pytest.raises(ArchiveError, match="update PyBak"):
         read_whole_manifest(manifest.pack_line(later))
 

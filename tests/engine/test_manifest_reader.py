@@ -112,6 +112,37 @@ def test_all_that_is_written_today_comes_back() -> None:
     assert msgspec.structs.asdict(found.head) == msgspec.structs.asdict(HEADER)
 
 
+def references() -> list[manifest.Reference]:
+    return [
+        manifest.Reference(
+            path="caf\udce9", type="f", size=5, mtime_ns=-1, ctime_ns=2, inode=3, mode=0o600, uid=4,
+            gid=5, run="r", member="\udcff", parts=[(3, SHA), (2, SHA)],
+        ),
+        manifest.Reference(
+            path="d", type="d", size=0, mtime_ns=1, ctime_ns=2, inode=3, mode=0o700, uid=0, gid=0,
+            run="q", dev=7,
+        ),
+    ]  # fmt: skip
+
+
+def test_references_come_back_and_are_no_members() -> None:
+    closing = manifest.pack_closing([b"gone"], [], references())
+    head = msgspec.structs.replace(
+        HEADER, pybak_manifest=manifest.WITH_REFERENCES, lenders={"r": "a\udcff.zip"}
+    )
+    ends = manifest.Ends(head, manifest.Trailer(members=1), closing)
+    data = ends.around([manifest.pack_lines(line("a") + "\n")])
+    found = read_whole_manifest(data)
+    assert (found.references, found.gone) == (references(), ["gone"])
+    assert (found.head.lenders, found.members) == ({"r": "a\udcff.zip"}, 1)
+    assert [one.path for one in found.lines] == ["a"]
+    assert read(data).references == references()
+    assert read_manifest([data], Bounds(10, 1 << 20), {b"a"}).references == []
+    stream = Stream([data], len(data))
+    told = [one.reference for one in stream.lines() if one.reference is not None]
+    assert (told, stream.members) == (references(), 1)
+
+
 def test_lines_longer_than_a_block_are_put_together() -> None:
     long = [[number * 1024, 512] for number in range(200_000)]
     found = read(pack(line("a", sparse=long), line("b")), chunk=1 << 16)
@@ -126,7 +157,7 @@ def test_lines_longer_than_a_block_are_put_together() -> None:
         (gzip.compress(b"[]\n"), "no header line"),
         (gzip.compress(b'{"pybak_manifest": "x"}\n'), "no header line"),
         (gzip.compress(b'{"pybak_manifest": 1, "sources": 5}\n'), "a header line that is none"),
-        (gzip.compress(b'{"pybak_manifest": 3}\n'), "version 3, this PyBak reads up to 2"),
+        (gzip.compress(b'{"pybak_manifest": 4}\n'), "version 4, this PyBak reads up to 3"),
         (gzip.compress(b"[" * 100_000), "cut short"),
         (gzip.compress(b"[" * 100_000 + b"\n"), "no header line"),
         (manifest.pack_line(HEADER), "before its last line"),

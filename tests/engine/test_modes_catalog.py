@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backing_up import FORMATS
 from remembering import Memory, on_disk
-from test_modes_moving import KINDS, Editor
+from test_modes_moving import Editor, any_kind
 
 from pybak.backup.catalog_base import JobHistory
 from pybak.backup.record import write_backup
@@ -76,8 +75,8 @@ def test_the_catalog_knows_what_the_manifests_say(
         for _ in range(editor.pick.randint(0, 6)):
             editor.step()
         mode = editor.pick.choice(["incremental", "incremental", "differential", "full"])
-        how = FORMATS[editor.pick.choice(KINDS)]
-        done = recorded.back_up(top, to=tmp_path / "to", mode=mode, **how)
+        how = any_kind(editor.pick, encrypted=seed % 3 == 0)
+        done = recorded.back_up(top, to=tmp_path / "to", mode=mode, dedupe=seed % 2 == 0, **how)
         assert done.report.errors == ()
         assert recorded.contents() == on_disk(top)
         for kind in ("incremental", "differential"):
@@ -89,8 +88,8 @@ def test_the_catalog_knows_what_the_manifests_say(
             gone = set(theirs.gone_since_full())
             assert gone >= set(ours.gone_since_full())
             assert gone.isdisjoint(states(ours))
-            assert {facts.name for facts in theirs.archives()} == {
-                facts.name for facts in ours.archives()
+            assert {facts.volumes[0][0] for facts in theirs.archives()} == {
+                facts.volumes[0][0] for facts in ours.archives()
             }
             assert (theirs.run_id, theirs.seq, theirs.full_run, theirs.runs_since_full) == (
                 ours.run_id, ours.seq, ours.full_run, ours.runs_since_full,

@@ -7,13 +7,20 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from backing_up import FORMATS, prose
+from backing_up import FORMATS, PASSWORD, prose
 from moving import to_fifo, to_folder, to_link
 from remembering import Memory, on_disk
 
 KINDS = ["zip", "tar", "aes", "tar.zst"]
+
+
+def any_kind(pick: random.Random, *, encrypted: bool) -> dict[str, Any]:
+    """Give how one archive of a chain is made: any format, but a password for all or for none."""
+    how = FORMATS[pick.choice([kind for kind in KINDS if kind != "aes"])]
+    return how | {"password": PASSWORD} if encrypted else how
 
 
 class Editor:
@@ -121,8 +128,8 @@ def test_any_chain_of_runs_gives_back_what_was_there(seed: int, tmp_path: Path) 
             editor.step()
         before = memory.contents() if memory.snapshots else None
         mode = editor.pick.choice(["incremental", "incremental", "differential", "full"])
-        how = FORMATS[editor.pick.choice(KINDS)]
-        done = memory.back_up(top, to=tmp_path / "to", mode=mode, **how)
+        how = any_kind(editor.pick, encrypted=seed % 3 == 0)
+        done = memory.back_up(top, to=tmp_path / "to", mode=mode, dedupe=seed % 2 == 0, **how)
         assert done.report.errors == ()
         expected = on_disk(top)
         assert memory.contents() == expected

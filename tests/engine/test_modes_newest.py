@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from backing_up import FORMATS, Outcome
 from jobs import Job
+from rebuilding import rebuild
 from remembering import Memory, on_disk
 
-from pybak.backup import discover, gone
+from pybak.backup import content, discover, gone
 
 Run = Callable[..., Outcome]
 
@@ -108,7 +110,8 @@ def test_a_differential_run_keeps_the_newest_of_what_it_cannot_look_at(
     monkeypatch.setattr(discover, "open_folder", closed)
     (tree / "one").write_bytes(b"1")
     done = run("differential")
-    assert (done.report.status, done.report.history.mode) == ("partial", "incremental")
+    assert (done.report.status, done.report.history.mode) == ("partial", "differential")
+    assert [one.path for one in done.manifest.references] == ["src/a/new", "src/a/two"]
     assert memory.contents() == on_disk(tree)
 
 
@@ -172,6 +175,63 @@ def test_a_differential_run_keeps_the_newest_of_a_file_it_may_not_read(
     assert memory.contents()["src/one"] == b"second version"
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_what_fails_when_it_is_packed_stays_as_the_newest_snapshot_has_it(
+    kind: str, tmp_path: Path
+) -> None:
+    """Not as the full run had it; that is so in a rebuilt catalog too (cases 54, 75)."""
+    job = Job(tmp_path / "job")
+    for name in ("changed", "gone and back", "same"):
+        (job.source / name).write_bytes(b"first version")
+    job.run("full", **FORMATS[kind])
+    (job.source / "changed").write_bytes(b"second version")
+    (job.source / "gone and back").unlink()
+    (job.source / "new").write_bytes(b"made since")
+    job.run(**FORMATS[kind])
+    for name in ("changed", "gone and back", "new", "same"):
+        (job.source / name).write_bytes(b"can't be read now")
+
+    def read(fd: int, length: int, offset: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    done = job.run("differential", read=read, **FORMATS[kind])
+    assert (done.report.history.mode, done.report.files.failed) == ("differential", 4)
+    assert [one.path for one in done.manifest.references] == ["docs/changed", "docs/new"]
+    expected = {
+        "changed": b"second version", "new": b"made since", "same": b"first version",
+    }  # fmt: skip
+
+    def check() -> None:
+        _, folder = job.restore()
+        assert {one.name: one.read_bytes() for one in folder.iterdir()} == expected
+
+    check()
+    rebuild(job.url, job.store)
+    check()
+
+
+def test_a_differential_run_looks_at_each_file_once(
+    tree: Path, memory: Memory, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that may have changed unseen are read for the newest snapshot alone."""
+    run(now=datetime.now(UTC))
+    (tree / "new").write_bytes(b"new")
+    run("differential", now=datetime.now(UTC))
+    (tree / "newer").write_bytes(b"newer")
+    looked: list[bytes] = []
+    real = content.open_source
+
+    def opened(path: bytes) -> Any:
+        looked.append(path)
+        return real(path)
+
+    monkeypatch.setattr(content, "open_source", opened)
+    done = run("differential")
+    assert len(looked) == len(set(looked)) == 5
+    assert set(done.contents) == {"src/", "src/new", "src/newer"}
+    assert memory.contents() == on_disk(tree)
+
+
 def test_a_disk_mounted_since_the_full_run_is_missed_by_a_differential_one(
     tree: Path, memory: Memory, run: Run
 ) -> None:
@@ -226,6 +286,36 @@ def test_a_full_run_that_was_asked_for_tells_of_a_disk_that_is_not_mounted(
     assert done.errors == {str(tree / "a"): "source_missing"}
     memory.snapshots.pop()
     assert run("full", allow_empty=True).report.status == "success"
+
+
+def test_a_disk_that_is_not_mounted_is_told_until_something_changes(
+    tree: Path, memory: Memory, run: Run
+) -> None:
+    """Also after a full run without it, of which the history knows nothing else."""
+    run()
+    unmount(memory, tree / "a")
+    missing = {str(tree / "a"): "source_missing"}
+    assert run("full").errors == missing
+    idle = run()
+    assert (idle.report.status, idle.errors) == ("unchanged", missing)
+    for mode in ("incremental", "differential", "full", "incremental"):
+        (tree / "one").write_bytes(os.urandom(8))
+        done = run(mode)
+        assert (done.report.status, done.errors) == ("partial", missing)
+    (tree / "a" / "two").write_bytes(b"back")
+    assert run().report.status == "success"
+    assert run().report.exit_code == 0
+
+
+def test_a_disk_that_will_not_come_back_is_told_no_more_once_that_was_said(
+    tree: Path, memory: Memory, run: Run
+) -> None:
+    run()
+    unmount(memory, tree / "a")
+    run("full")
+    assert run(allow_empty=True).report.status == "success"
+    idle = run()
+    assert (idle.report.status, idle.errors) == ("unchanged", {})
 
 
 def test_a_full_run_that_is_due_waits_for_a_disk(tree: Path, memory: Memory, run: Run) -> None:

@@ -270,17 +270,17 @@ def test_a_worker_that_comes_late_does_not_spoil_the_second_try(
     """A cluster may run a task twice; what it makes of the old plan must not get in (case 48)."""
     victim = src / "victim"
     victim.write_bytes(prose(3 * PART))
-    from pybak.backup import assemble as assemble_module
+    from pybak.backup.assemble_large import LargeFiles
 
-    real = assemble_module.Assembler._make_again
+    real = LargeFiles._make_again
     made = []
 
-    def make_again(self: assemble_module.Assembler, entry: object, count: int) -> object:
+    def make_again(self: LargeFiles, entry: object, count: int) -> object:
         compress_module.compress_batches(self._folder, range(4))  # with the batches as planned
         made.append(count)
         return real(self, entry, count)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(assemble_module.Assembler, "_make_again", make_again)
+    monkeypatch.setattr(LargeFiles, "_make_again", make_again)
     done = back_up(
         src, to=tmp_path / "out", **FORMATS[kind],
         before_reading=lambda _: victim.write_bytes(prose(3 * PART + 5000)),

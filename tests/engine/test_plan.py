@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from pybak.backup import plan as plan_module
 from pybak.backup.plan import (
     DIRECT,
+    HELPERS,
     PROCESSES,
     THREADS,
     Batch,
@@ -195,22 +197,43 @@ def test_the_last_hands_are_single_batches(batches: int, workers: int) -> None:
 @pytest.mark.parametrize(
     ("wanted", "seconds", "locked", "workers", "fit", "chosen"),
     [
-        ("auto", 0.1, 0, 2, True, DIRECT),
-        ("auto", 5, 0.1, 2, True, THREADS),
-        ("auto", 60, 50, 2, True, PROCESSES),
-        ("auto", 60, 50, 2, False, THREADS),
-        ("auto", 60, 50, 1, True, THREADS),
-        ("threads", 0.1, 0, 2, True, THREADS),
-        ("processes", 0.1, 0, 2, False, PROCESSES),
-        ("tcp://h:1", 0.1, 0, 2, True, "tcp://h:1"),
+        ("auto", 0.1, 0, 2, "HP", DIRECT),
+        ("auto", 5, 0.1, 2, "HP", THREADS),
+        ("auto", 5, 4, 2, "HP", HELPERS),
+        ("auto", 5, 4, 2, "P", THREADS),
+        ("auto", 60, 50, 2, "HP", HELPERS),
+        ("auto", 60, 50, 2, "P", PROCESSES),
+        ("auto", 60, 50, 2, "", THREADS),
+        ("auto", 60, 50, 1, "HP", THREADS),
+        ("threads", 60, 50, 2, "HP", THREADS),
+        ("helpers", 0.1, 0, 2, "", HELPERS),
+        ("processes", 0.1, 0, 2, "", PROCESSES),
+        ("tcp://h:1", 0.1, 0, 2, "HP", "tcp://h:1"),
     ],
 )
 def test_the_cluster_fits_the_work(
-    wanted: str, seconds: float, locked: float, workers: int, fit: bool, chosen: str
+    wanted: str, seconds: float, locked: float, workers: int, fit: str, chosen: str
 ) -> None:
-    assert (
-        choose_cluster(
-            wanted, seconds=seconds, locked_seconds=locked, workers=workers, processes_fit=fit
-        )
-        == chosen
-    )
+    """`fit` tells what there is memory for: helpers, a cluster's processes."""
+    found = choose_cluster(
+        wanted, seconds=seconds, locked_seconds=locked, workers=workers,
+        processes_fit="P" in fit, helpers_fit="H" in fit,
+    )  # fmt: skip
+    assert found == chosen
+
+
+@pytest.mark.parametrize(
+    ("files", "size", "fit", "chosen"),
+    [
+        (20_000, 2_000, True, HELPERS),
+        (20_000, 2_000, False, THREADS),
+        (40, 30 << 20, True, THREADS),
+    ],
+)
+def test_many_small_files_are_for_helpers(
+    tmp_path: Path, files: int, size: int, fit: bool, chosen: str
+) -> None:
+    """Threads would wait for the interpreter's lock; large files do not hold it."""
+    made: Any
+    made, _ = plan(tmp_path, [entry(n, size) for n in range(files)], helpers_fit=fit)
+    assert made.cluster == chosen

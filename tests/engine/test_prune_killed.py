@@ -12,7 +12,7 @@ from pruning import INCREMENTAL, Shelf, killed_at, names
 from pybak.errors import (
     Interrupted,
 )
-from pybak.retention import files
+from pybak.retention.deleting import Deletion
 
 
 @pytest.fixture
@@ -66,13 +66,13 @@ def test_a_stop_on_request_is_finished_by_the_next(
     for number in range(1, 5):
         shelf.add({"a": number})
     with shelf.run(keep_last=1) as run:
-        delete = files.delete
+        delete = Deletion.delete
 
-        def stop_after(*given: object) -> files.Deleted:
+        def stop_after(*given: object) -> bool:
             run.request_cancel()
             return delete(*given)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(files, "delete", stop_after)
+        monkeypatch.setattr(Deletion, "delete", stop_after)
         with pytest.raises(Interrupted):
             run.prune(run.plan("docs"))
         monkeypatch.undo()

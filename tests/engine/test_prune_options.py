@@ -52,6 +52,15 @@ def test_all_jobs_are_asked_for_on_the_line_and_beat_the_environment(
     assert asked("--keep-last", "1", "--all-jobs").job is None
 
 
+def test_a_password_is_for_consolidating() -> None:
+    words = ("--job", "docs", "--keep-last", "1", "--consolidate")
+    assert asked(*words, "--password=secret").password.value == b"secret"
+    assert not asked(*words).password
+    request = asked(*words, "--password-block", "archives")
+    assert request.options.password_block == request.password.block == "archives"
+    assert "secret" not in repr(asked(*words, "--password=secret"))
+
+
 def test_a_file_may_hold_the_rules(tmp_path: Path) -> None:
     (tmp_path / "prune.yaml").write_text("job: docs\nkeep_daily: 7\nkeep_tag: keep\n")
     options = asked("--config", str(tmp_path / "prune.yaml"), "--keep-daily", "8").options

@@ -4,101 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from backing_up import PASSWORD, back_up, noise, prose
+from backing_up import PASSWORD, back_up, noise
 from catalogs import query
+from rebuilding import change, make_tree, rebuild, rows_of, states
 from recorded import Recorded
 
-from pybak.catalog.engine import Database
-from pybak.catalog.history import History
-from pybak.catalog.locks import job_lock
-from pybak.errors import (
-    Interrupted,
-    LockedError,
-    NotFoundError,
-    PlanError,
-    StorageError,
-    WrongPasswordError,
-)
-from pybak.options.rebuild import RebuildOptions
-from pybak.rebuild import run as rebuild_run
-from pybak.rebuild.run import RebuildRun
-from pybak.report.rebuild import RebuildReport
-
-# Everything that storage can tell. Numbers of rows are compared by what they stand for.
-ROWS = {
-    "archive": "SELECT run_id, job, name, format, encrypted, size, members, created_at, state "
-    "FROM archive ORDER BY id",
-    "volume": "SELECT a.run_id, v.number, v.uri, v.size, v.sha256, v.parts FROM volume v "
-    "JOIN archive a ON a.id = v.archive_id ORDER BY a.run_id, v.number",
-    "file_version": "SELECT j.name, v.path, v.kind, v.size, v.mtime_ns, v.ctime_ns, v.inode, "
-    "v.device, v.mode, v.uid, v.gid, v.changed, v.sha256, v.parts, a.run_id, v.first_seq, "
-    "v.gone_seq FROM file_version v JOIN archive a ON a.id = v.archive_id "
-    "JOIN job j ON j.id = v.job_id ORDER BY j.name, v.path, v.first_seq",
-    "file_error": "SELECT run_id, path, code, message FROM file_error ORDER BY run_id, path, code",
-    "run": "SELECT run_id, seq, kind, job, status, started_at, archive, counts, mode, base_run, "
-    "full_run, tags FROM run WHERE is_snapshot ORDER BY job, seq",
-}
-
-
-def rows_of(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    return {
-        table: [tuple(map(str, row)) for row in query(url, text)] for table, text in ROWS.items()
-    }
-
-
-def rebuild(
-    url: str, *places: Path, password: bytes | None = None, now: datetime | None = None,
-    **options: Any,
-) -> RebuildReport:  # fmt: skip
-    """Do what the flow does."""
-    with RebuildRun(
-        [os.fspath(place) for place in places], RebuildOptions(**options), catalog_url=url, now=now
-    ) as run:
-        steps = run.read(password)
-        if run.options.dry_run:
-            return run.report(steps, {})
-        volumes = run.describe(steps)
-        run.write(steps, volumes)
-        return run.report(steps, volumes)
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/home/catalog.db"
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    top = tmp_path / "docs"
-    (top / "sub").mkdir(parents=True)
-    (top / "sub" / "deep").mkdir()
-    for number, name in enumerate(["a", "b", "sub/c", "sub/deep/d"]):
-        (top / name).write_bytes(prose(3000, number))
-    (top / "link").symlink_to("a")
-    (top / os.fsdecode(b"odd\xff\n\\")).write_bytes(b"odd")
-    return top
-
-
-def change(tree: Path, number: int) -> None:
-    """Make a file, change one, remove one, swap one for a folder."""
-    (tree / f"new{number}").write_bytes(noise(500, number))
-    (tree / "a").write_bytes(prose(3000 + number, 50 + number))
-    if number == 2:
-        (tree / "b").unlink()
-        shutil.rmtree(tree / "sub" / "deep")
-        (tree / "sub" / "deep").write_bytes(b"a file now")
-    if number == 3:
-        (tree / "new2").unlink()
-        (tree / "sub" / "c").chmod(0o600)
-        (tree / "b").write_bytes(b"back")
-
+from pybak.errors import NotFoundError, WrongPasswordError
 
 HOW: list[dict[str, Any]] = [
     {},
@@ -109,6 +26,16 @@ HOW: list[dict[str, Any]] = [
     {"split": "64KiB", "format": "tar.zst", "level": 1},
     {"split": "64KiB", "password": PASSWORD, "hide_names": True},
 ]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/home/catalog.db"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return make_tree(tmp_path)
 
 
 @pytest.mark.parametrize("how", HOW, ids=lambda how: "-".join(map(str, how.values())) or "zip")
@@ -148,274 +75,6 @@ def test_errors_and_a_partial_run_come_back(tree: Path, tmp_path: Path, url: str
     assert len(before["file_error"]) == 1
     rebuild(url, tmp_path / "to")
     assert rows_of(url) == before
-
-
-def test_postgresql_is_rebuilt_in_one_transaction_if_that_is_asked_for(
-    tree: Path, tmp_path: Path, postgres_url: str
-) -> None:
-    made = Recorded(postgres_url, tmp_path / "to")
-    made.back_up(tree)
-    change(tree, 1)
-    made.back_up(tree)
-    before = rows_of(postgres_url)
-    with pytest.raises(PlanError, match="holds 2 runs; give --replace"):
-        rebuild(postgres_url, tmp_path / "to")
-    report = rebuild(postgres_url, tmp_path / "to", replace=True)
-    assert (report.status, report.kept) == ("success", None)
-    assert rows_of(postgres_url) == before
-    assert made.back_up(tree).report.status == "unchanged"
-
-
-def test_a_rebuild_that_fails_leaves_postgresql_as_it_was(
-    tree: Path, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """(case 94)"""
-    made = Recorded(postgres_url, tmp_path / "to")
-    made.back_up(tree)
-    before = rows_of(postgres_url)
-    fail_in_the_middle(monkeypatch)
-    with pytest.raises(StorageError):
-        rebuild(postgres_url, tmp_path / "to", replace=True)
-    assert rows_of(postgres_url) == before
-
-
-def fail_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    write = rebuild_run.write_step
-
-    def failing(*words: Any) -> None:
-        write(*words)
-        raise StorageError("the disk went away")
-
-    monkeypatch.setattr(rebuild_run, "write_step", failing)
-
-
-def test_a_rebuild_that_fails_leaves_the_file_as_it_was(
-    tree: Path, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """(case 94)"""
-    Recorded(url, tmp_path / "to").back_up(tree)
-    before = rows_of(url)
-    fail_in_the_middle(monkeypatch)
-    with pytest.raises(StorageError):
-        rebuild(url, tmp_path / "to")
-    assert rows_of(url) == before
-    assert not [name for name in os.listdir(tmp_path / "home") if ".new-" in name]
-
-
-def test_a_stopped_rebuild_changes_nothing(tree: Path, tmp_path: Path, url: str) -> None:
-    """(case 95)"""
-    Recorded(url, tmp_path / "to").back_up(tree)
-    before = rows_of(url)
-    with RebuildRun([str(tmp_path / "to")], RebuildOptions(), catalog_url=url) as run:
-        steps = run.read()
-        run.request_cancel()
-        with pytest.raises(Interrupted):
-            run.describe(steps)
-        with pytest.raises(Interrupted):
-            run.write(steps, {})
-    assert rows_of(url) == before
-
-
-def test_a_rebuild_can_be_stopped_while_it_writes(
-    tree: Path, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """(case 95)"""
-    Recorded(url, tmp_path / "to").back_up(tree)
-    before = rows_of(url)
-    with RebuildRun([str(tmp_path / "to")], RebuildOptions(), catalog_url=url) as run:
-        steps = run.read()
-        volumes = run.describe(steps)
-        write = rebuild_run.write_step
-
-        def stopping(*words: Any) -> str | None:
-            run.request_cancel()
-            return write(*words)
-
-        monkeypatch.setattr(rebuild_run, "write_step", stopping)
-        with pytest.raises(Interrupted):
-            run.write(steps, volumes)
-    assert rows_of(url) == before
-    assert not [name for name in os.listdir(tmp_path / "home") if ".new-" in name]
-
-
-def test_what_a_killed_rebuild_left_goes_after_a_day(tree: Path, tmp_path: Path, url: str) -> None:
-    """(case 93)"""
-    Recorded(url, tmp_path / "to").back_up(tree)
-    old, young = (tmp_path / "home" / f"catalog.db.new-{name}" for name in ("old", "young"))
-    old.touch()
-    young.touch()
-    os.utime(old, (1, 1))
-    rebuild(url, tmp_path / "to")
-    assert (old.exists(), young.exists()) == (False, True)
-
-
-@pytest.mark.parametrize("step", ["_settle", "_held", "_move_side_files", "_name_old", "replace"])
-def test_a_kill_while_catalogs_are_swapped_leaves_a_whole_one(
-    tree: Path, tmp_path: Path, url: str, step: str
-) -> None:
-    """(case 94)"""
-    Recorded(url, tmp_path / "to").back_up(tree)
-    before = rows_of(url)
-    child = os.fork()
-    if child == 0:
-        try:
-            from pybak.rebuild import swap
-
-            def die(*_words: Any) -> None:
-                os._exit(9)
-
-            if step == "replace":
-                swap.os = type("os", (), {**vars(os), "replace": staticmethod(die)})  # type: ignore[assignment]
-            else:
-                setattr(swap, step, die)
-            rebuild(url, tmp_path / "to")
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert rows_of(url) == before
-    assert rebuild(url, tmp_path / "to").status == "success"
-    assert rows_of(url) == before
-
-
-# ---- the old file
-
-
-def test_the_old_catalog_is_kept_beside_the_new_one(tree: Path, tmp_path: Path, url: str) -> None:
-    made = Recorded(url, tmp_path / "to")
-    made.back_up(tree)
-    before = rows_of(url)
-    now = datetime(2026, 11, 21, 10, 15, tzinfo=UTC)
-    report = rebuild(url, tmp_path / "to", now=now)
-    kept = tmp_path / "home" / f"catalog.db.old-{now.astimezone():%Y%m%d_%H%M%S}"
-    assert report.kept == str(kept)
-    assert report.catalog == str(tmp_path / "home" / "catalog.db")
-    assert rows_of(f"sqlite:///{kept}") == before
-    again = rebuild(url, tmp_path / "to", now=now)
-    assert again.kept == f"{kept}_2"
-    assert rows_of(url) == before
-
-
-def leave_log(other: Path, catalog: Path) -> None:
-    """Lay a log that SQLite would take in beside a file that it was not made for."""
-    database = sqlite3.connect(other)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("CREATE TABLE stranger (x)")
-    database.executemany("INSERT INTO stranger VALUES (?)", [("x" * 3000,)] * 50)
-    database.commit()
-    # From here on the first page, by which SQLite knows a database, is in the file alone.
-    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    database.execute("UPDATE stranger SET x = ?", ("y" * 3000,))
-    database.commit()
-    for ending in ("-wal", "-shm"):
-        shutil.copy(f"{other}{ending}", f"{catalog}{ending}")
-    database.close()
-
-
-@pytest.mark.parametrize("what", ["missing", "empty", "garbage", "cut", "log of another"])
-def test_a_catalog_that_is_lost_or_damaged_is_replaced(
-    tree: Path, tmp_path: Path, url: str, what: str
-) -> None:
-    """(case 75)"""
-    made = Recorded(url, tmp_path / "to")
-    made.back_up(tree)
-    change(tree, 1)
-    made.back_up(tree)
-    before = rows_of(url)
-    path = tmp_path / "home" / "catalog.db"
-    data = path.read_bytes()
-    if what == "missing":
-        shutil.rmtree(tmp_path / "home")
-    elif what == "empty":
-        path.write_bytes(b"")
-    elif what == "garbage":
-        path.write_bytes(b"no database\n" * 1000)
-    elif what == "cut":
-        path.write_bytes(data[: len(data) // 2])
-    else:
-        path.write_bytes(b"no database\n" * 1000)
-        leave_log(tmp_path / "other.db", path)
-    report = rebuild(url, tmp_path / "to")
-    assert report.status == "success"
-    assert (report.kept is None) == (what == "missing")
-    assert rows_of(url) == before
-    with sqlite3.connect(path) as database:
-        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert database.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
-    assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_catalog_that_is_in_use_stays(
-    tree: Path, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """(case 98)"""
-    Recorded(url, tmp_path / "to").back_up(tree)
-    database = Database(url)
-    before = rows_of(url)
-    monkeypatch.setattr("pybak.rebuild.swap._WAIT_SECONDS", 0.2)
-    with database.transaction(), pytest.raises(LockedError, match="has the catalog open"):
-        rebuild(url, tmp_path / "to")
-    with pytest.raises(LockedError):  # idle connections are kept open
-        rebuild(url, tmp_path / "to")
-    database.close()
-    assert rows_of(url) == before
-    names = os.listdir(tmp_path / "home")
-    assert not [name for name in names if ".new-" in name or ".old-" in name]
-
-
-def test_a_swap_that_fails_leaves_the_catalog_as_it_was(
-    tree: Path, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """(case 96)"""
-    from pybak.rebuild import swap
-
-    Recorded(url, tmp_path / "to").back_up(tree)
-    before = rows_of(url)
-
-    def full(*_words: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(swap, "_name_old", full)
-    with pytest.raises(StorageError, match="the old catalog is as it was"):
-        rebuild(url, tmp_path / "to")
-    assert rows_of(url) == before
-    assert query(url, "PRAGMA journal_mode") == [("wal",)]
-    assert [n for n in os.listdir(tmp_path / "home") if ".new-" in n or ".old-" in n] == []
-
-
-def test_a_job_that_is_at_work_keeps_its_catalog(tree: Path, tmp_path: Path, url: str) -> None:
-    """(case 98)"""
-    Recorded(url, tmp_path / "to").back_up(tree)
-    with job_lock("docs"), pytest.raises(LockedError, match="docs"):
-        rebuild(url, tmp_path / "to")
-    assert rebuild(url, tmp_path / "to").status == "success"
-
-
-def test_a_link_to_the_catalog_stays_one(tree: Path, tmp_path: Path, url: str) -> None:
-    made = Recorded(url, tmp_path / "to")
-    made.back_up(tree)
-    before = rows_of(url)
-    path, real = tmp_path / "home" / "catalog.db", tmp_path / "elsewhere.db"
-    path.rename(real)
-    path.symlink_to(real)
-    rebuild(url, tmp_path / "to")
-    assert path.is_symlink()
-    assert rows_of(url) == before
-
-
-# ---- what is not there
-
-
-def states(url: str) -> dict[str, dict[bytes, tuple[Any, ...]]]:
-    """Give every snapshot's members by the id of its run."""
-    database = Database(url)
-    history = History(database)
-    try:
-        return {
-            one.run_id: {v.path: (v.kind, v.size, v.sha256) for v in history.versions(one)}
-            for one in history.snapshots()
-        }
-    finally:
-        database.close()
 
 
 def remove(paths: Sequence[Path]) -> None:
@@ -578,14 +237,53 @@ def test_no_archive_at_all_changes_nothing(tmp_path: Path, url: str, tree: Path)
     assert rows_of(url) == before
 
 
-def test_a_dry_run_tells_and_writes_nothing(tree: Path, tmp_path: Path, url: str) -> None:
+def test_a_dry_run_lists_what_it_found_and_writes_nothing(
+    tree: Path, tmp_path: Path, url: str
+) -> None:
     made = Recorded(url, tmp_path / "to")
+    made.back_up(tree)
+    change(tree, 1)
     made.back_up(tree)
     shutil.rmtree(tmp_path / "home")
     report = rebuild(url, tmp_path / "to", dry_run=True)
-    assert [run.seq for run in report.runs] == [1]
-    assert "dry run" in report.to_text()
+    assert [run.seq for run in report.runs] == [1, 2]
+    text = report.to_text()
+    assert "dry run" in text
+    for number, done in enumerate(made.outcomes, 1):
+        (line,) = [line for line in text.splitlines() if str(done.path) in line]
+        assert f"docs {number}, " in line
+        assert ("full", "incremental")[number - 1] in line
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("of_server", [False, True], ids=["sqlite", "postgresql"])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_jobs_that_the_new_catalog_will_not_have_are_named_before(
+    tree: Path, tmp_path: Path, url: str, request: pytest.FixtureRequest, *, of_server: bool,
+    dry_run: bool,
+) -> None:  # fmt: skip
+    if of_server:
+        url = request.getfixturevalue("postgres_url")
+    Recorded(url, tmp_path / "to").back_up(tree)
+    odd = os.fsdecode(b"\xff music")
+    other = Recorded(url, tmp_path / "elsewhere", job=odd)
+    other.back_up(tree)
+    change(tree, 1)
+    other.back_up(tree)
+    before = rows_of(url)
+    report = rebuild(url, tmp_path / "to", dry_run=dry_run, replace=True)
+    (job,) = report.dropped
+    assert (job.job, job.backups, job.folders) == (odd, 2, (str(tmp_path / "elsewhere"),))
+    assert report.to_json()["dropped"] == [
+        {"job": odd, "backups": 2, "folders": [str(tmp_path / "elsewhere")]}
+    ]
+    text = report.to_text(200)
+    assert "Jobs that the new catalog does not have: 1" in text
+    assert str(tmp_path / "elsewhere") in text
+    assert report.status == "success"
+    assert (rows_of(url) == before) is dry_run
+    both = rebuild(url, tmp_path / "to", tmp_path / "elsewhere", dry_run=dry_run, replace=True)
+    assert both.dropped == ()
 
 
 def test_digests_may_be_left_out(tree: Path, tmp_path: Path, url: str) -> None:
@@ -595,9 +293,6 @@ def test_digests_may_be_left_out(tree: Path, tmp_path: Path, url: str) -> None:
     assert query(url, "SELECT sha256 FROM volume") == [(None,)]
     (size,) = query(url, "SELECT size FROM volume")[0]
     assert size == made.outcomes[0].path.stat().st_size
-
-
-# ---- manifests of the first version, and numbers given twice
 
 
 def old_archive(tree: Path, to: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -696,7 +391,7 @@ def test_the_report_says_what_was_found(tree: Path, tmp_path: Path, url: str) ->
     assert "1 run, 1 job, 9 file versions" in text.replace("\N{NO-BREAK SPACE}", " ")
     shown = report.to_json()
     assert set(shown) == {
-        "status", "catalog", "kept", "runs", "skipped", "errors", "bytes_read",
+        "status", "catalog", "kept", "runs", "dropped", "skipped", "errors", "bytes_read",
         "duration_seconds", "dry_run", "message",
     }  # fmt: skip
     assert shown["bytes_read"] == made.outcomes[0].path.stat().st_size

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from backing_up import Outcome
 from jobs import Job
+from rebuilding import rebuild, rows_of, states
 from recorded import Recorded
-from test_rebuild import rebuild, rows_of, states
 
 from pybak.backup.catalog_base import CatalogBase
 from pybak.catalog.engine import Database
@@ -22,8 +22,7 @@ from pybak.catalog.locks import job_lock
 from pybak.errors import LockedError
 from pybak.formats.manifest_reader import Head
 from pybak.formats.opening import open_archive
-from pybak.formats.zip_reader import ZipFile
-from pybak.retention.merge_zip import own_manifest
+from pybak.retention.reading import manifest_of
 
 
 @pytest.fixture
@@ -230,8 +229,7 @@ def test_jobs_that_only_the_old_catalog_knows_are_waited_for_too(job: Job, tmp_p
 
 def read_head(path: Path) -> Head:
     with open_archive([os.fsencode(path)]) as archive:
-        assert isinstance(archive, ZipFile)
-        return own_manifest(archive, archive.directory()).head
+        return manifest_of(archive).head
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -246,8 +244,11 @@ def test_a_snapshot_counts_as_whole_if_and_only_if_it_is(job: Job, seed: int) ->
                 path.unlink(missing_ok=True)
             else:
                 path.write_text(f"{name} {number}")
+        for path in sorted(job.source.iterdir()):
+            if chance.random() < 0.2:
+                path.chmod(chance.choice([0o600, 0o640]))
         mode = chance.choice(["incremental"] * 6 + ["differential", "full"])
-        made = job.run(mode)
+        made = job.run(mode, dedupe=chance.random() < 0.5)
         if made.report.archive is not None:
             runs[made.report.run_id or ""] = made.path
     with opened(job) as history:

@@ -16,6 +16,7 @@ from pybak.errors import (
     ArchiveError,
     ExitCode,
     Interrupted,
+    LockedError,
     NotFoundError,
     PlanError,
     PyBakError,
@@ -36,6 +37,7 @@ from pybak.report import (
     VerifyReport,
     failed_report,
 )
+from pybak.report.failure import failing_as
 from pybak.volumes.model import Volume, VolumePart
 
 
@@ -242,6 +244,14 @@ def test_an_error_that_ends_a_run_is_its_report(command: str, error: PyBakError,
     assert report.to_json()["errors"] == [{"path": "", "code": code, "message": str(error)}]
     assert str(error) in report.to_text(200)
     assert report.to_text(200).count(str(error)) == 1
+
+
+def test_a_backup_that_was_refused_is_reported_as_what_was_asked_for() -> None:
+    with pytest.raises(LockedError) as caught, failing_as(job="docs", mode="incremental"):
+        raise LockedError("docs: another run of this job is at work")
+    told = failed_report("backup", caught.value).to_json()
+    assert (told["status"], told["job"], told["mode"]) == ("cancelled", "docs", "incremental")
+    assert (told["full_because"], told["errors"][0]["code"]) == ([], "locked")
 
 
 def test_a_missing_source_has_its_own_code() -> None:

@@ -11,6 +11,7 @@ from pybak.errors import PlanError
 from pybak.formats.streams import memory_bytes
 from pybak.resources import (
     FLOW_BYTES,
+    HELPER_BYTES,
     PROCESS_BYTES,
     WORKER_BUFFER_BYTES,
     default_workers,
@@ -64,7 +65,11 @@ def test_a_memory_limit_takes_processes_first_and_then_workers() -> None:
     per_process = PROCESS_BYTES + WORKER_BUFFER_BYTES
     assert share_memory(4, None) == share_memory(4, FLOW_BYTES + 4 * per_process)
     less = share_memory(4, FLOW_BYTES + 4 * per_process - 1)
-    assert (less.workers, less.processes_fit) == (4, False)
+    assert (less.workers, less.processes_fit, less.helpers_fit) == (4, False, True)
+    per_helper = HELPER_BYTES + WORKER_BUFFER_BYTES
+    assert share_memory(4, FLOW_BYTES + 4 * per_helper).helpers_fit
+    least = share_memory(4, FLOW_BYTES + 4 * per_helper - 1)
+    assert (least.workers, least.helpers_fit) == (4, False)
     assert share_memory(4, FLOW_BYTES + 2 * WORKER_BUFFER_BYTES).workers == 2
     assert share_memory(4, FLOW_BYTES + WORKER_BUFFER_BYTES).workers == 1
 

@@ -119,3 +119,41 @@ def test_streams_at_the_same_time_do_not_share_a_buffer(tmp_path: Path) -> None:
         out.__exit__()
     for name in names:
         assert (tmp_path / name).read_bytes() == name.encode() * 99 * 50
+
+
+@pytest.mark.parametrize("size", [600_000, 1_000_000, 1_048_576])
+def test_a_member_of_some_size_has_little_before_it_in_its_piece(tmp_path: Path, size: int) -> None:
+    """So that it can be read from far without much else."""
+    heads: list[int] = []
+    expected = b""
+    with SegmentWriter(tmp_path / "segment") as out:
+        stream = PieceWriter(out, replace(codec("tar", 2), piece_bytes=4 << 20), 2 << 20)
+        for number, length in enumerate([20_000] * 90 + [size] * 9 + [20_000] * 60 + [size] * 2):
+            data, header = noise(length, number), noise(512, number + 1000)
+            stream.space(length, len(header))[:] = data
+            heads.append(stream.plain)
+            stream.enclose(header, length)
+            expected += header + data + bytes(-length % 512)
+        stream.end()
+        out.sha256()
+    assert (tmp_path / "segment").read_bytes() == expected
+    starts = [0]
+    for piece in stream.pieces:
+        starts.append(starts[-1] + piece.plain)
+    assert starts[-1] == len(expected)
+    assert len(stream.pieces) < 14
+    for head in [*heads[90:99], *heads[-2:]]:
+        assert head - max(start for start in starts if start <= head) <= 1 << 20
+    # Small ones share pieces as before.
+    assert max(piece.plain for piece in stream.pieces) > 1_100_000
+
+
+def test_what_packs_well_is_packed_in_long_pieces(tmp_path: Path) -> None:
+    with SegmentWriter(tmp_path / "segment") as out:
+        stream = PieceWriter(out, codec("tar.zst", 2), 2 << 20)
+        for _ in range(20):
+            stream.space(1_000_000, 512)[:] = b"text" * 250_000
+            stream.enclose(bytes(512), 1_000_000)
+        stream.end()
+        out.sha256()
+    assert [piece.plain for piece in stream.pieces[:-1]] == [4 << 20] * 4

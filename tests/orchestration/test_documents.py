@@ -222,6 +222,7 @@ def test_every_option_that_the_documents_name_exists() -> None:
         cli.prune_command(lambda _: 0),
         cli.rebuild_command(lambda _: 0),
         cli.drill_command(lambda _: 0),
+        cli.transfer_command(lambda _: 0),
         *(make() for make in program.COMMANDS.values()),
     ]
     known = {name for command in commands for p in command.params for name in p.opts}
@@ -230,6 +231,7 @@ def test_every_option_that_the_documents_name_exists() -> None:
         "--rm", "--user", "--build-arg", "--passphrase", "--is-split", "--split-chunk-mb",
         "--sources", "--output-dir", "--algo", "--dest-type", "--original-base-filename",
         "--streams", "--env-file", "--acls", "--xattrs", "--xattrs-include", "--file",
+        "--nthreads", "--nworkers", "--no-dashboard", "--host", "--port",
     }  # fmt: skip
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README + OPERATIONS + MIGRATION + FORMATS))
     assert named - elsewhere <= known

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +26,13 @@ from prefect.states import Completed
 import tasks.email_report as email_report_module
 from flows.support import cluster, fan_out, record, server, session, states
 from flows.support.interrupt import stop_on_signal
+from flows.support.screen import Screen
 from pybak.cli import View
 from pybak.errors import ExitCode, Interrupted, StorageError
 from pybak.portable import from_portable, to_portable
+from pybak.progress import ProgressLine
 from pybak.report import CANCELLED, FAILED, BackupReport
+from pybak.workers.pool import HelpersUnavailableError, current_pool
 
 TABLE = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -85,6 +91,34 @@ def test_worker_processes_talk_over_tls() -> None:
         assert started.scheduler_address.startswith("tls://127.0.0.1:")
 
 
+def test_with_helpers_the_cluster_has_threads_of_this_process() -> None:
+    cluster.choose("helpers", 2)
+    with cluster.start_cluster() as started:
+        assert started.scheduler_address.startswith("inproc://")
+
+
+def test_where_no_helper_can_be_started_threads_do_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_count: int) -> None:
+        raise HelpersUnavailableError("no helper process can be started: no memory")
+
+    monkeypatch.setattr(fan_out, "helping", refuse)
+    screen: Any = Screenless()
+    with disable_run_logger(), fan_out._helpers("helpers", 2, screen):
+        assert current_pool() is None
+    assert screen.warnings == ["no helper process can be started: no memory; using threads"]
+
+
+def test_helpers_are_there_while_their_tasks_run_and_no_longer() -> None:
+    screen: Any = Screenless()
+    for kind, there in (("helpers", True), ("threads", False), ("processes", False)):
+        with fan_out._helpers(kind, 2, screen):
+            assert (current_pool() is not None) == there
+        assert current_pool() is None
+    assert screen.warnings == []
+
+
 def test_a_scheduler_without_workers_is_told(tmp_path: Path) -> None:
     scheduler = subprocess.Popen(
         [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port",
@@ -115,21 +149,49 @@ class StuckFuture:
 
     def __init__(self) -> None:
         self.cancelled = False
-        self.wrapped_future = SimpleNamespace(done=lambda: False, cancel=self.cancel)
+        self.wrapped_future = SimpleNamespace(
+            done=lambda: False, cancel=self.cancel, add_done_callback=lambda _tell: None
+        )
 
     def cancel(self) -> None:
         self.cancelled = True
 
-    def wait(self, timeout: float) -> None:
-        pass
 
-
-def test_what_is_stuck_is_cancelled_once_someone_asked_to_stop() -> None:
+def test_what_is_stuck_is_cancelled_once_someone_asked_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fan_out, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(fan_out, "_PATIENCE_SECONDS", 0.3)
     future = StuckFuture()
     asked = iter([False, False])
     with pytest.raises(Interrupted):
         fan_out._wait(future, lambda: next(asked, True))
     assert future.cancelled
+
+
+class SlowToFetch:
+    """A Dask future whose result takes longer to come over than the wait for it is patient."""
+
+    def __init__(self) -> None:
+        self.fetched = 0
+        self._is_done = threading.Event()
+        self.wrapped_future = SimpleNamespace(
+            done=self._is_done.is_set, cancel=None, add_done_callback=self._tell_later
+        )
+
+    def _tell_later(self, tell: Callable[[None], None]) -> None:
+        threading.Timer(0.1, lambda: (self._is_done.set(), tell(None))).start()
+
+    def wait(self, timeout: float) -> None:
+        self.fetched += 1
+        self._is_done.wait(timeout)
+
+
+def test_waiting_for_a_task_does_not_fetch_its_result() -> None:
+    """Giving up while it comes over, as a busy machine may make one do, would lose it."""
+    future = SlowToFetch()
+    fan_out._wait(future, lambda: False)
+    assert future.fetched == 0
 
 
 def test_a_report_that_can_not_be_left_does_not_fail_the_run(
@@ -184,6 +246,20 @@ def test_a_catalog_that_can_not_be_used_is_told() -> None:
         pass
     (warning,) = screen.warnings
     assert warning.startswith("x.db: ")
+
+
+@pytest.mark.parametrize(
+    ("quiet", "told"), [(False, "pybak: waiting for a\\x07 run\n"), (True, "")]
+)
+def test_a_log_gets_a_line_where_a_terminal_would_show_what_is_waited_for(
+    quiet: bool, told: str
+) -> None:
+    log = io.StringIO()
+    screen = Screen(ProgressLine(log), quiet=quiet)
+    screen.waiting("waiting for a\a run")
+    screen.phase("scanning")
+    assert log.getvalue() == told
+    Screen(None).waiting("told to nobody")
 
 
 def test_states_tell_what_exit_codes_tell() -> None:

@@ -1,0 +1,1 @@
+"""Copies and moves archives from one storage to another, whatever these are."""

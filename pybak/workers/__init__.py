@@ -1,0 +1,1 @@
+"""Helper processes: plain interpreters that do the work of a run's threads beside them."""
