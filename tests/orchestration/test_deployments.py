@@ -235,7 +235,7 @@ def test_interrupting_it_pauses_the_deployment(
     """Last of these: it ends the process that the others use."""
     deployment, process = serving
     os.kill(process.pid, signal.SIGINT)
-    process.wait(30)
+    process.wait(90)
     assert full_api.get(f"/deployments/{deployment['id']}").json()["paused"]
 
 

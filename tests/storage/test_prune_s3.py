@@ -20,9 +20,9 @@ from pybak.storage.opening import open_storage
 
 @pytest.fixture(autouse=True)
 def _other_storages_each_time() -> Iterator[None]:
-    opening._open.cache_clear()
+    opening._opened.clear()
     yield
-    opening._open.cache_clear()
+    opening._opened.clear()
 
 
 def filled(address: str, place: Path, *, volumes: int = 1) -> StoredShelf:
@@ -78,7 +78,7 @@ def test_a_refused_deletion_ends_the_prune_before_anything_is_changed(
     proxy = faulty(swift.endpoint)
     refusal = proxy.arm(Fault("status", method="DELETE", times=9, status=403, code="AccessDenied"))
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
-    opening._open.cache_clear()
+    opening._opened.clear()
     with pytest.raises(StorageError, match=r"grant s3:DeleteObject .*; nothing was") as told:
         shelf.prune(keep_last=1)
     assert str(told.value).startswith(f"{s3_address}/docs_0001.zip: access denied")

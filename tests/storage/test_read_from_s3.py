@@ -40,7 +40,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _other_storages_each_time() -> None:
-    opening._open.cache_clear()
+    opening._opened.clear()
 
 
 def upload(swift: S3Server, address: str, files: Sequence[Path]) -> None:
