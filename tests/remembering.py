@@ -225,3 +225,11 @@ def on_disk(*tops: Path) -> dict[str, bytes | None]:
                 else:
                     found[key] = None if path.is_dir() else path.read_bytes()
     return found
+
+
+def counts(report: BackupReport) -> tuple[int, ...]:
+    """Give new, changed, unchanged, failed; they add up to the total."""
+    found = report.files.to_json()
+    kinds = ("new", "changed", "unchanged", "failed")
+    assert found["total"] == sum(found[kind] for kind in kinds)
+    return tuple(found[kind] for kind in kinds)
