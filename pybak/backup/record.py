@@ -6,7 +6,6 @@ and a kill in the middle must not cost the snapshot. `record_copies` then says h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -26,51 +25,12 @@ from pybak.catalog.snapshots import (
     write_snapshot,
 )
 from pybak.errors import StorageError
-from pybak.formats.manifest import Reference
-from pybak.formats.manifest_reader import FullFact, Stream
+from pybak.formats.manifest_lines import manifest_lines
 from pybak.report import PARTIAL, BackupReport
 from pybak.report.copies import problems_of
 from pybak.staging import reason
 
 NOT_COPIED: Final = "the run was ended before its copies were made"
-_READ_BYTES: Final = 1 << 20
-
-
-class ManifestLines:
-    """The lines of a manifest by what they are: members, references, names gone, errors.
-
-    Each kind is asked for once, in this order.
-    """
-
-    def __init__(self, lines: Iterator[FullFact]) -> None:
-        self._lines = lines
-        self._next: FullFact | None = None
-
-    def members(self) -> Iterator[FullFact]:
-        """Yield the lines of members."""
-        for line in self._lines:
-            if line.path is None:
-                self._next = line
-                return
-            yield line
-
-    def references(self) -> Iterator[Reference]:
-        """Yield the members that older archives hold."""
-        while self._next is not None and self._next.reference is not None:
-            yield self._next.reference
-            self._next = next(self._lines, None)
-
-    def gone(self) -> Iterator[str]:
-        """Yield the names that are gone."""
-        while self._next is not None and self._next.gone is not None:
-            yield from self._next.gone
-            self._next = next(self._lines, None)
-
-    def errors(self) -> Iterator[tuple[str, str, str]]:
-        """Yield path, code and message of what could not be saved."""
-        while self._next is not None:
-            yield from self._next.errors or ()
-            self._next = next(self._lines, None)
 
 
 def write_backup(
@@ -94,10 +54,7 @@ def write_backup(
         members=members, created_at=run.started_at, volumes=report.volumes,
     )  # fmt: skip
     try:
-        with manifest.open("rb") as file:
-            blocks = iter(lambda: file.read(_READ_BYTES), b"")
-            stream = Stream(blocks, manifest.stat().st_size)
-            lines = ManifestLines(stream.lines())
+        with manifest_lines(manifest) as lines:
             base = chosen.base
             end = SnapshotEnd(
                 run_id=run.run_id, job=run.job, seq=seq, mode=chosen.mode,

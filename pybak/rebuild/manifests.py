@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,7 @@ import msgspec
 
 from pybak.entries import FOLDER
 from pybak.errors import ArchiveError, StorageError, WrongPasswordError
-from pybak.formats.manifest import Reference
-from pybak.formats.manifest_reader import FullFact, Head, Stream
+from pybak.formats.manifest_reader import Head, Stream
 from pybak.formats.opening import open_archive
 from pybak.formats.tar_reader import TarFile
 from pybak.formats.zip_aes import ADVICE
@@ -96,42 +94,6 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         """The bytes of all of these."""
         own = sum(one.size for one in (self, *self.copies))
         return own + sum(one.stored_bytes for one in self.replaced)
-
-    @contextmanager
-    def opened(self) -> Iterator[Lines]:
-        """Open the copy of the manifest to read its lines."""
-        with self.manifest.open("rb") as file:
-            stream = Stream(_blocks(file), self.manifest.stat().st_size)
-            yield Lines(stream.lines())
-
-
-class Lines:
-    """The lines of a manifest: members, references, what is gone; each to be asked for once."""
-
-    def __init__(self, lines: Iterator[FullFact]) -> None:
-        self._lines = lines
-        self._next: FullFact | None = None
-
-    def records(self) -> Iterator[FullFact]:
-        """Yield what the manifest says of each member."""
-        for line in self._lines:
-            if line.path is None:
-                self._next = line
-                return
-            yield line
-
-    def references(self) -> Iterator[Reference]:
-        """Yield the members that other archives hold."""
-        while self._next is not None and self._next.reference is not None:
-            yield self._next.reference
-            self._next = next(self._lines, None)
-
-    def gone(self) -> Iterator[str]:
-        """Yield the names that archives since the full run hold and the snapshot lacks."""
-        if self._next is not None:
-            yield from self._next.gone or ()
-        for line in self._lines:
-            yield from line.gone or ()
 
 
 def take_manifest(volumes: VolumeSet, password: bytes | None, copy: Path) -> Found:

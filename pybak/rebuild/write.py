@@ -23,6 +23,7 @@ from pybak.catalog.snapshots import (
     write_snapshot,
 )
 from pybak.entries import FOLDER
+from pybak.formats.manifest_lines import manifest_lines
 from pybak.formats.manifest_reader import FullFact
 from pybak.problems import STORAGE
 from pybak.rebuild.manifests import Found
@@ -74,8 +75,8 @@ def write_step(
         base_seq=step.base.seq if step.base is not None else None, full_run=archive.full_run,
         finished_at=None, counts=archive.counts, tags=head.tags, errors=archive.errors,
     )  # fmt: skip
-    with archive.opened() as lines:
-        records = _checked(lines.records(), check)
+    with manifest_lines(archive.manifest) as lines:
+        records = _checked(lines.members(), check)
         write_snapshot(
             connection, end, _stored(archive, volumes), records, lines.gone(), lines.references()
         )
