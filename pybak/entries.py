@@ -38,6 +38,19 @@ KIND_NAMES: Final = {
     UNKNOWN: "file of unknown type",
 }
 
+JSON_NAMES: Final = {
+    FILE: "file",
+    FOLDER: "folder",
+    LINK: "symlink",
+    HARD_LINK: "hardlink",
+    FIFO: "fifo",
+    SOCKET: "socket",
+    CHAR_DEVICE: "char_device",
+    BLOCK_DEVICE: "block_device",
+    UNKNOWN: "unknown",
+}
+"""How JSON calls the kinds."""
+
 _FRAME_ENTRIES = 1000
 _MOST = 2**63 - 1
 _LENGTH = struct.Struct("<I")

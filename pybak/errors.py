@@ -6,6 +6,7 @@ translated once, at the edge, with `from`.
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 
 
@@ -94,3 +95,10 @@ class Interrupted(PyBakError):  # noqa: N818 - a request that was honoured, not 
     """Someone asked the run to stop."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+def reason(error: Exception) -> str:
+    """Give an operating system's reason in a few words."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error)

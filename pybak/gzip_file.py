@@ -104,9 +104,13 @@ def gzip_file(
                 os.ftruncate(fd, 0)
                 os.lseek(fd, 0, os.SEEK_SET)
                 before = status
-                head = _header(b"" if reproducible else source, before, level, reproducible)
-                pieces, pack, end = _plan(source_fd, before.st_size, level, read)
-                result = _write(fd, head, pieces, pack, end, workers)
+                digest = hashlib.sha256()
+                blocks = gzip_blocks(
+                    source_fd, before, name=source, level=level, seen=digest.update,
+                    workers=workers, reproducible=reproducible, read=read,
+                )  # fmt: skip
+                stored_size, size, crc = _write(fd, blocks)
+                result = GzipResult(size, stored_size, digest.hexdigest(), crc)
                 status = look_again(source_fd)
                 if state_of(status) == state_of(before) and result.size == before.st_size:
                     break
@@ -176,31 +180,69 @@ def _pack_all(pack: _Pack, pieces: Iterable[bytes], workers: int) -> Generator[_
                 unfinished.cancel()
 
 
-def _write(
+def deflate_blocks(
     fd: int,
-    head: bytes,
-    pieces: Iterable[bytes],
-    pack: _Pack,
-    end: bytes,
-    workers: int,
-) -> GzipResult:
-    digest = hashlib.sha256()
+    size: int,
+    *,
+    level: int,
+    seen: Callable[[bytes], object],
+    workers: int = 1,
+    read: Read = os.pread,
+) -> Generator[bytes, None, tuple[int, int]]:
+    """Yield an open file of `size` bytes as one stream of raw deflate; return size and CRC-32.
 
-    def hashed() -> Iterator[bytes]:
+    These are of what was read, which is less if the file shrank. `seen` is told all of it in
+    order. Raises SourceError (io_error).
+    """
+    pieces, pack, end = _plan(fd, size, level, read)
+
+    def told() -> Iterator[bytes]:
         for data in pieces:
-            digest.update(data)
+            seen(data)
             yield data
 
-    stored_size = _write_all(fd, head)
-    size = crc = 0
-    # Closed, so that its threads end if a write fails.
-    with contextlib.closing(_pack_all(pack, hashed(), workers)) as packed:
+    done = crc = 0
+    # Closed, so that its threads end if whoever takes the blocks fails.
+    with contextlib.closing(_pack_all(pack, told(), workers)) as packed:
         for piece in packed:
-            stored_size += _write_all(fd, piece.deflated)
-            size += piece.size
+            yield piece.deflated
+            done += piece.size
             crc = crc32_combine(crc, piece.crc, piece.size)
-    stored_size += _write_all(fd, end + _TAIL.pack(crc, size & _MAX32))
-    return GzipResult(size, stored_size, digest.hexdigest(), crc)
+    if end:
+        yield end
+    return done, crc
+
+
+def gzip_blocks(
+    fd: int,
+    status: os.stat_result,
+    *,
+    name: bytes,
+    level: int,
+    seen: Callable[[bytes], object],
+    workers: int = 1,
+    reproducible: bool = False,
+    read: Read = os.pread,
+) -> Generator[bytes, None, tuple[int, int]]:
+    """Yield an open file as a `.gz`; all else is as for `gzip_file` and `deflate_blocks`."""
+    yield _header(b"" if reproducible else name, status, level, reproducible)
+    size, crc = yield from deflate_blocks(
+        fd, status.st_size, level=level, seen=seen, workers=workers, read=read
+    )
+    yield _TAIL.pack(crc, size & _MAX32)
+    return size, crc
+
+
+def _write(fd: int, blocks: Generator[bytes, None, tuple[int, int]]) -> tuple[int, int, int]:
+    """Write all blocks; give how many bytes that were, and what the generator returned."""
+    stored_size = 0
+    with contextlib.closing(blocks):
+        while True:
+            try:
+                stored_size += _write_all(fd, next(blocks))
+            except StopIteration as end:
+                size, crc = end.value
+                return stored_size, size, crc
 
 
 def _write_all(fd: int, data: bytes) -> int:

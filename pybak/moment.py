@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time as clock
 from datetime import date, datetime, time, tzinfo
 from typing import Final
 
+_NS: Final = 10**9
 _BEFORE_OFFSET: Final = re.compile(r"\s+(?=[+-]\d|Z$)")
 
 
@@ -28,3 +30,20 @@ def parse_moment(text: str, zone: tzinfo | None = None) -> datetime:
         raise ValueError(
             f"{text!r} is no time; write it like '2026-11-20 14:00' or 2026-11-20T14:00+01:00"
         ) from error
+
+
+def utc_text(time_ns: int) -> str | None:
+    """Give nanoseconds since 1970 in ISO 8601, with as many decimals as they have.
+
+    None for what no calendar has.
+    """
+    seconds, rest = divmod(time_ns, _NS)
+    try:
+        at = clock.gmtime(seconds)
+    except (OverflowError, OSError, ValueError):
+        return None
+    decimals = f".{rest:09d}".rstrip("0") if rest else ""
+    return (
+        f"{at.tm_year:04d}-{at.tm_mon:02d}-{at.tm_mday:02d}T"
+        f"{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d}{decimals}Z"
+    )

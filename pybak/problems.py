@@ -29,18 +29,22 @@ NO_MATCH: Final = "no_match"
 """An include pattern that matched nothing."""
 
 VANISHED: Final = "vanished"
+WAITING: Final = "waiting"
+"""An inbox leaves a file for its next round."""
 UNSUPPORTED: Final = "unsupported"
 """The archive format has no place for this kind of file."""
 EXISTS: Final = "exists"
 """Restore left a file alone that was there already."""
 DELETED: Final = "deleted"
-"""Restore removed what the archive does not hold, as it was asked to: a note, no problem."""
+"""What source or archive do not hold was removed, as it was asked for: a note, no problem."""
+DELETE_LIMIT: Final = "delete_limit"
+"""A mirror deleted nothing: it would have been more than it may, or not all was copied."""
 ATTRIBUTES: Final = "attributes"
 """A file is in the archive without some of its extended attributes: a note, no problem."""
 CHANGES_ONLY: Final = "changes_only"
 """The one archive that is restored holds what changed since another run: a note, no problem."""
 NOTES: Final = frozenset({DELETED, ATTRIBUTES, CHANGES_ONLY})
-SKIPPED_CODES: Final = frozenset({VANISHED, UNSUPPORTED, EXISTS})
+SKIPPED_CODES: Final = frozenset({VANISHED, UNSUPPORTED, EXISTS, WAITING})
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from sqlalchemy import inspect
 from pybak.catalog.engine import Database
 
 SCHEMAS = Path(__file__).parent / "schemas"
-RELEASED = ("0001", "0002", "0003")
+RELEASED = ("0001", "0002", "0003", "0005")
 
 
 def is_sqlite(url: str) -> bool:
@@ -89,7 +89,7 @@ def schema_of(database: Database) -> dict[str, Any]:
                 ],
                 "indexes": sorted(
                     (str(index["name"]), index["column_names"], index["unique"],
-                     str(index.get("dialect_options")))
+                     [f"{k}={v}" for k, v in (index.get("dialect_options") or {}).items()])
                     for index in look.get_indexes(table)
                 ),
             }  # fmt: skip

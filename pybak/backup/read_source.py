@@ -135,12 +135,12 @@ def open_source(path: bytes) -> tuple[int, os.stat_result]:
             if error.errno in _RETRY_ERRNOS and attempt < len(_RETRY_SECONDS):
                 time.sleep(_RETRY_SECONDS[attempt])
                 continue
-            raise _open_error(error) from error
+            raise open_error(error) from error
         try:
             status = os.fstat(fd)
         except OSError as error:
             os.close(fd)
-            raise _open_error(error) from error
+            raise open_error(error) from error
         if not stat.S_ISREG(status.st_mode):
             os.close(fd)
             raise SourceError("was a file when listed, is none now", problems.TYPE_CHANGED)
@@ -164,7 +164,7 @@ def look_at(path: bytes, kind: int) -> os.stat_result:
     try:
         status = os.lstat(path)
     except OSError as error:
-        raise _open_error(error) from error
+        raise open_error(error) from error
     if stat.S_IFMT(status.st_mode) != kind:
         raise SourceError("is no longer what it was when it was listed", problems.TYPE_CHANGED)
     return status
@@ -179,7 +179,8 @@ def _open(path: bytes) -> int:
     return os.open(path, _OPEN_FLAGS)
 
 
-def _open_error(error: OSError) -> SourceError:
+def open_error(error: OSError) -> SourceError:
+    """Say what opening a file failed with: vanished, type_changed, unreadable, io_error."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return SourceError("vanished before it was read", problems.VANISHED)
     if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
@@ -285,7 +286,7 @@ def read_link(path: bytes) -> bytes:
         if error.errno == errno.EINVAL:
             message = "was a symbolic link when listed, is none now"
             raise SourceError(message, problems.TYPE_CHANGED) from error
-        raise _open_error(error) from error
+        raise open_error(error) from error
 
 
 def _text(error: OSError) -> str:

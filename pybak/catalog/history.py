@@ -27,7 +27,7 @@ from pybak.catalog.models import (
     unescaped,
 )
 from pybak.catalog.needs import read_needs
-from pybak.catalog.rows import Row, stream
+from pybak.catalog.rows import Row, by_name, stream
 from pybak.catalog.snapshots import FULL
 from pybak.problems import STORAGE
 from pybak.report.status import PARTIAL, SUCCESS
@@ -321,11 +321,13 @@ class History:
 
     def versions_of(self, path: bytes, job: str | None = None) -> list[tuple[str, Version]]:
         """List all versions of the member `path`, with their job, the oldest first."""
-        statement = (
-            f"SELECT (SELECT name FROM job WHERE job.id = job_id), {VERSION_COLUMNS} "  # noqa: S608
-            "FROM file_version WHERE path = ? ORDER BY job_id, first_seq"
-        )
         with self._database.reading() as connection:
+            named = by_name(connection)
+            statement = (
+                f"SELECT (SELECT name FROM job WHERE job.id = job_id), {VERSION_COLUMNS} "  # noqa: S608
+                f"FROM {named.table} WHERE {named.job_id} IN (SELECT id FROM job) AND path = ? "
+                "ORDER BY job_id, first_seq"
+            )
             rows = stream(connection, statement, (escaped(os.fsdecode(path)),))
             found = [(unescaped(row[0]), version_of(row[1:])) for row in rows]
         return [(name, version) for name, version in found if job in (None, name)]

@@ -15,7 +15,7 @@ from pybak.catalog.engine import Database
 from pybak.catalog.history import Snapshot
 from pybak.catalog.models import Archive, Run, escaped
 from pybak.catalog.needs import read_needs
-from pybak.catalog.rows import stream
+from pybak.catalog.rows import ByName, by_name, stream
 from pybak.report.status import PARTIAL, SUCCESS
 
 MOST: Final = 2000
@@ -58,16 +58,14 @@ def rows_by_run(
         needs = read_needs(connection, snapshot.job)
         job = "(SELECT id FROM job WHERE name = ?)"
         place = (escaped(snapshot.job), snapshot.seq, snapshot.seq)
-        if names is None:
-            wheres: Iterable[tuple[str, tuple[str, ...]]] = [(f"job_id = {job}", ())]
-        else:
-            # "+" keeps planners without statistics from the index of the job, which has all rows.
-            wheres = ((f"+job_id = {job}", chunk) for chunk in _chunks(names))
-        for where, chunk in wheres:
+        named = ByName("file_version", "job_id") if names is None else by_name(connection)
+        chunks: Iterable[tuple[str, ...]] = [()] if names is None else _chunks(names)
+        for chunk in chunks:
             listed = f" AND path IN ({', '.join('?' * len(chunk))})" if chunk else ""
             statement = (
-                "SELECT archive_id, first_seq, COUNT(*) FROM file_version "  # noqa: S608 - our own names
-                f"WHERE {where} AND {_IN_SNAPSHOT}{listed} GROUP BY archive_id, first_seq"
+                f"SELECT archive_id, first_seq, COUNT(*) FROM {named.table} "  # noqa: S608 - our own names
+                f"WHERE {named.job_id} = {job} AND {_IN_SNAPSHOT}{listed} "
+                "GROUP BY archive_id, first_seq"
             )
             for archive, first, rows in stream(connection, statement, place + chunk):
                 for needed in needs.of_row(archive, first, snapshot.seq):

@@ -124,6 +124,56 @@ def archives_lock(
     )  # fmt: skip
 
 
+def is_locked(job: str, *, catalog_url: str | None = None, folder: Path | None = None) -> bool:
+    """Whether a run is changing the history of `job`, as far as holders wrote themselves down.
+
+    It takes no lock, not for a moment: a run that begins just then would be refused.
+    """
+    wanted = _Wanted("job", job, shared=False, run_id=None)
+    path = (folder or home() / _FOLDER) / wanted.file_name()
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            if _noted(fd) != Holder():
+                return True
+        finally:
+            os.close(fd)
+    server = _ServerLock(wanted, catalog_url)
+    try:
+        return server.holder() != Holder()
+    finally:
+        server.release()
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the file of a job's lock says of who took it last.
+
+    `run_id` is None after that one let go; `is_alive` is None for one on another machine.
+    """
+
+    run_id: str | None = None
+    is_alive: bool | None = None
+
+
+def noted(job: str, *, folder: Path | None = None) -> Note | None:
+    """Read who took the lock of a job last; None where none was ever taken. Takes no lock.
+
+    `folder` is as for `job_lock`.
+    """
+    wanted = _Wanted("job", job, shared=False, run_id=None)
+    try:
+        data = ((folder or home() / _FOLDER) / wanted.file_name()).read_bytes()
+    except OSError:
+        return None
+    try:
+        about = json.loads(data)
+        run_id, host, pid = about["run_id"], str(about["host"]), int(about["pid"])
+    except (ValueError, KeyError, TypeError):
+        return Note()
+    return Note(run_id, _is_alive(pid) if host == _host() else None)
+
+
 def waiting_seconds(*, wait: bool, limit: str | None) -> float | None:
     """Give how long to wait for a lock, None for not at all; `limit` is a duration.
 
@@ -285,17 +335,7 @@ class _FileLock:
 
     def holder(self) -> Holder:
         """Tell who wrote itself down last, unless that one is dead."""
-        try:
-            about = json.loads(os.pread(self._fd, 2 * _NOTE_BYTES, 0))
-            found = Holder(
-                pid=int(about["pid"]),
-                host=str(about["host"]),
-                since=datetime.fromisoformat(about["since"]),
-                run_id=about["run_id"],
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return Holder()
-        return found if found.host != _host() or _is_alive(found.pid) else Holder()
+        return _noted(self._fd)
 
     def release(self) -> None:
         """Let go; does nothing the second time."""
@@ -308,6 +348,21 @@ class _FileLock:
             with contextlib.suppress(OSError):
                 fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
+
+
+def _noted(fd: int) -> Holder:
+    """Give who wrote itself into a lock's file last, unless that one is dead."""
+    try:
+        about = json.loads(os.pread(fd, 2 * _NOTE_BYTES, 0))
+        found = Holder(
+            pid=int(about["pid"]),
+            host=str(about["host"]),
+            since=datetime.fromisoformat(about["since"]),
+            run_id=about["run_id"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return Holder()
+    return found if found.host != _host() or _is_alive(found.pid) else Holder()
 
 
 class _ServerLock:

@@ -18,11 +18,16 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlmodel import Field, SQLModel
 
 PRESENT: Final = "present"
 DELETING: Final = "deleting"
+
+NAME_CHARACTERS: Final = 500
+NAME_START: Final = f'left(path, {NAME_CHARACTERS}) COLLATE "C"'
+"""What PostgreSQL keeps names in order by: most of them whole, in the order of their bytes."""
 
 _ESCAPED = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
 
@@ -68,16 +73,25 @@ class Run(SQLModel, table=True):
     `seq` counts the runs of a job from 1. `counts` and `options` are what the report and the
     parameters said; neither holds secrets. `is_snapshot` tells that the catalog knows the state
     of the job's files after this run; `mode`, `base_run` and `full_run` tell of what its archive
-    is the difference (`pybak.formats.manifest`).
+    is the difference (`pybak.formats.manifest`). `flow_run` is the id of Prefect's flow run, whose
+    logs are this run's.
     """
 
-    __table_args__ = (UniqueConstraint("job", "seq"),)
+    __table_args__ = (
+        UniqueConstraint("job", "seq"),
+        Index("ix_run_time", "started_at", "run_id"),
+        Index("ix_run_job_time", "job", "started_at", "run_id"),
+        Index("ix_run_kind_time", "kind", "started_at", "run_id"),
+        Index("ix_run_status_time", "status", "started_at", "run_id"),
+        Index("ix_run_kind_job", "kind", "job", "seq"),
+        Index("ix_run_snapshot", "job", "is_snapshot", "seq"),
+    )
 
     run_id: str = Field(primary_key=True, sa_type=PathText)
     seq: int = Field(index=True)
-    kind: str = Field(index=True)
-    job: str = Field(index=True, sa_type=PathText)
-    status: str = Field(index=True)
+    kind: str
+    job: str = Field(sa_type=PathText)
+    status: str
     started_at: datetime
     finished_at: datetime | None = None
     archive: str | None = Field(default=None, sa_type=PathText)
@@ -93,17 +107,24 @@ class Run(SQLModel, table=True):
     is_snapshot: bool = Field(
         default=False, sa_column=Column(Boolean, nullable=False, server_default=false())
     )
+    flow_run: str | None = Field(default=None, index=True)
 
 
 class Archive(SQLModel, table=True):
     """One archive: what people name to get it back, and its bytes in all.
 
     `state` is PRESENT, or DELETING from when its removal was decided until it is done.
+    `content_size` are the bytes of its members, None where no run said so.
     """
+
+    __table_args__ = (
+        Index("ix_archive_job", "job", "id"),
+        Index("ix_archive_size", "job", "state", "size"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     run_id: str = Field(index=True, sa_type=PathText)
-    job: str = Field(index=True, sa_type=PathText)
+    job: str = Field(sa_type=PathText)
     name: str = Field(index=True, sa_type=PathText)
     format: str
     encrypted: bool = False
@@ -111,6 +132,7 @@ class Archive(SQLModel, table=True):
     members: int = 0
     created_at: datetime
     state: str = PRESENT
+    content_size: int | None = Field(default=None, sa_type=BigInteger)
 
 
 class Volume(SQLModel, table=True):
@@ -165,11 +187,24 @@ class FileVersion(SQLModel, table=True):
     """
 
     __tablename__ = "file_version"
-    # PostgreSQL's other indexes take no more than 2704 bytes of a name.
     __table_args__ = (
-        Index("ix_file_version_path", "path", postgresql_using="hash"),
         Index("ix_file_version_job", "job_id", "first_seq"),
-    )
+        Index("ix_file_version_archive", "archive_id"),
+        # The names of a job in order, and its folders alone.
+        Index("ix_file_version_name", "job_id", "path", "first_seq").ddl_if(dialect="sqlite"),
+        Index(
+            "ix_file_version_folder", "job_id", "path", sqlite_where=text("kind = 'd'")
+        ).ddl_if(dialect="sqlite"),
+        # PostgreSQL's B-trees take no more than 2704 bytes of a name.
+        Index("ix_file_version_path", "path", postgresql_using="hash").ddl_if(dialect="postgresql"),
+        Index("ix_file_version_name_start", "job_id", text(NAME_START), "first_seq").ddl_if(
+            dialect="postgresql"
+        ),
+        Index(
+            "ix_file_version_folder_start", "job_id", text(NAME_START),
+            postgresql_where=text("kind = 'd'"),
+        ).ddl_if(dialect="postgresql"),
+    )  # fmt: skip
 
     id: int | None = Field(
         default=None,
@@ -206,9 +241,10 @@ class FileError(SQLModel, table=True):
     """A file that a run could not save, or not as it was; `code` is one of `pybak.problems`."""
 
     __tablename__ = "file_error"
+    __table_args__ = (Index("ix_file_error_run", "run_id", "id"),)
 
     id: int | None = Field(default=None, primary_key=True)
-    run_id: str = Field(index=True, sa_type=PathText)
+    run_id: str = Field(sa_type=PathText)
     path: str = Field(sa_type=PathText)
     code: str
     message: str = Field(sa_type=PathText)
@@ -231,3 +267,45 @@ class Verification(SQLModel, table=True):
     slices: int = 1
     members: int = 0
     damaged: int = 0
+
+
+class ProcessedFile(SQLModel, table=True):
+    """A file that an inbox took, or is about to take: what it was, and what became of it.
+
+    `path` is its place below the source folder, whose name the job has. `name` is what it is
+    called below `destination` and each place of `also`; a duplicate has none, `duplicate_of` is the
+    row that it repeats. `name_key` is the SHA-256 of `name`, by which no two rows have one name at
+    one destination; PostgreSQL has no index of long names. `state` is one of `pybak.inbox.states`;
+    `kept` says that the source was to stay. Numbers beyond 63 bits are wrapped or clamped
+    (`pybak.catalog.rows`).
+    """
+
+    __tablename__ = "processed_file"
+    __table_args__ = (
+        Index("ix_processed_file_job", "job_id", "state"),
+        Index("ix_processed_file_name", "name_key", "destination", unique=True),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: int
+    run_id: str = Field(index=True, sa_type=PathText)
+    path: str = Field(sa_type=PathText)
+    size: int = Field(index=True, sa_type=BigInteger)
+    mtime_ns: int = Field(sa_type=BigInteger)
+    ctime_ns: int = Field(sa_type=BigInteger)
+    inode: int = Field(sa_type=BigInteger)
+    device: int = Field(sa_type=BigInteger)
+    mode: int
+    sha256: str | None = Field(default=None, index=True)
+    destination: str = Field(sa_type=PathText)
+    also: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    name: str | None = Field(default=None, sa_type=PathText)
+    name_key: str | None = None
+    format: str
+    encrypted: bool = False
+    stored_size: int | None = Field(default=None, sa_type=BigInteger)
+    stored_sha256: str | None = None
+    state: str
+    duplicate_of: int | None = None
+    kept: bool = False
+    processed_at: datetime

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class RunRecorder:
     """Writes one run's row; a catalog that fails is noted in `problem` and left alone.
 
-    `seq` is the run's number in its job, None where the catalog fails.
+    `seq` is the run's number in its job, None where the catalog fails; `run_id` and `job` are as
+    they were given.
     """
 
     def __init__(
@@ -29,15 +30,19 @@ class RunRecorder:
         job: str,
         options: Mapping[str, Any],
         now: datetime,
+        flow_run: str | None = None,
     ) -> None:
-        """Insert the run as running."""
+        """Insert the run as running; `flow_run` is the id of Prefect's flow run."""
         self.problem: str | None = None
         self.seq: int | None = None
-        self._run_id = run_id
+        self.run_id = run_id
+        self.job = job
         self._catalog: Catalog | None = None
         try:
             self._catalog = Catalog(url)
-            self.seq = self._catalog.begin_run(run_id, kind=kind, job=job, options=options, now=now)
+            self.seq = self._catalog.begin_run(
+                run_id, kind=kind, job=job, options=options, now=now, flow_run=flow_run
+            )
         except CatalogError as error:
             self.problem = str(error)
 
@@ -71,7 +76,7 @@ class RunRecorder:
                         write(connection)
                 else:
                     self._catalog.finish_run(
-                        self._run_id,
+                        self.run_id,
                         status=status, counts=counts, now=now, archive=archive, message=message,
                     )  # fmt: skip
             except CatalogError as error:

@@ -19,7 +19,7 @@ from sqlmodel import col
 from pybak.catalog.engine import Database
 from pybak.catalog.history import Digest, Snapshot
 from pybak.catalog.models import Archive, escaped, unescaped
-from pybak.catalog.rows import Row, stream, unwrapped
+from pybak.catalog.rows import Row, by_name, stream, unwrapped
 from pybak.entries import FILE
 from pybak.formats.manifest import Reference
 
@@ -62,14 +62,14 @@ def references(
     database: Database, snapshot: Snapshot, names: Iterable[bytes]
 ) -> Iterator[Reference]:
     """Yield what a later snapshot says that has these members as this one has them."""
-    head = (
-        "SELECT path, kind, size, mtime_ns, ctime_ns, inode, device, mode, uid, gid, changed, "  # noqa: S608 - our own words
-        # "+" keeps planners without statistics from the index of the job, which has all rows.
-        f"sha256, parts, member, archive_id FROM file_version WHERE +job_id = {_JOB} "
-        f"AND {_IN_SNAPSHOT} AND path IN"
-    )
     texts = (escaped(os.fsdecode(name)) for name in names)
     with database.reading() as connection:
+        named = by_name(connection)
+        head = (
+            "SELECT path, kind, size, mtime_ns, ctime_ns, inode, device, mode, uid, gid, changed, "  # noqa: S608 - our own words
+            f"sha256, parts, member, archive_id FROM {named.table} WHERE {named.job_id} = {_JOB} "
+            f"AND {_IN_SNAPSHOT} AND path IN"
+        )
         runs = _runs(connection, snapshot.job)
         while chunk := tuple(islice(texts, _NAMES_AT_ONCE)):
             statement = f"{head} ({', '.join('?' * len(chunk))}) ORDER BY path"

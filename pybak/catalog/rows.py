@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection
@@ -31,6 +31,20 @@ _WRAP: Final = 1 << 64
 _POSTGRES: Final = "postgresql"
 
 Row = tuple[Any, ...]
+
+
+class ByName(NamedTuple):
+    """How a statement says that rows are to be found by job and name: table and job's column.
+
+    Planners without statistics would take the index of the job, which has all of its rows.
+    """
+
+    table: str
+    job_id: str
+
+
+_BY_NAME: Final = ByName("file_version INDEXED BY ix_file_version_name", "job_id")
+_BY_NAME_POSTGRES: Final = ByName("file_version", "+job_id")
 
 
 def row_of(fact: FullFact, *, is_postgres: bool = False) -> Row:
@@ -75,6 +89,11 @@ def wrapped(number: int) -> int:
 def unwrapped(number: int) -> int:
     """Undo `wrapped`."""
     return number if number >= 0 else number + _WRAP
+
+
+def by_name(connection: Connection) -> ByName:
+    """Give how statements find versions by job and name."""
+    return _BY_NAME_POSTGRES if is_postgres(connection) else _BY_NAME
 
 
 def is_postgres(connection: Connection) -> bool:

@@ -36,7 +36,14 @@ class Catalog:
         self.database.open()
 
     def begin_run(
-        self, run_id: str, *, kind: str, job: str, options: Mapping[str, Any], now: datetime
+        self,
+        run_id: str,
+        *,
+        kind: str,
+        job: str,
+        options: Mapping[str, Any],
+        now: datetime,
+        flow_run: str | None = None,
     ) -> int:
         """Insert a run as running, with the next number of its job; give the number."""
         with self.writing() as session:
@@ -53,6 +60,7 @@ class Catalog:
                     status=RUNNING,
                     started_at=now.astimezone(UTC),
                     options=dict(options),
+                    flow_run=flow_run,
                 )
             )
         return seq

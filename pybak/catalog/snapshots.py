@@ -28,6 +28,7 @@ from pybak.catalog.models import (
 )
 from pybak.catalog.rows import (
     Row,
+    by_name,
     chunked,
     execute,
     execute_many,
@@ -37,6 +38,7 @@ from pybak.catalog.rows import (
 )
 from pybak.catalog.rows import row_of as version_row
 from pybak.display import printable
+from pybak.entries import FILE
 from pybak.formats.manifest import Reference
 from pybak.formats.manifest_reader import FullFact
 from pybak.volumes.model import Volume as StoredVolume
@@ -104,7 +106,15 @@ def write_snapshot(
     archive_id = _add_archive(connection, end.run_id, end.job, archive)
     _to_base(connection, job_id, end)
     postgres = is_postgres(connection)
-    rows = (version_row(record, is_postgres=postgres) for record in records)
+    content = 0
+
+    def counted() -> Iterator[Row]:
+        nonlocal content
+        for record in records:
+            content += record.size if record.type == FILE else 0
+            yield version_row(record, is_postgres=postgres)
+
+    rows = counted()
     if end.base_seq is None:
         insert_versions(connection, job_id, archive_id, end.seq, rows)
     else:
@@ -119,6 +129,9 @@ def write_snapshot(
         connection,
         "DELETE FROM file_version WHERE job_id = ? AND first_seq = ? AND gone_seq = ?",
         (job_id, end.seq, end.seq),
+    )
+    connection.execute(
+        update(Archive).where(Archive.id == archive_id).values(content_size=content)  # type: ignore[arg-type]
     )
     add_errors(connection, end.run_id, end.errors)
     completed = connection.execute(
@@ -246,9 +259,10 @@ def _archives(connection: Connection, job: str) -> dict[str, int]:
 
 def _close(connection: Connection, job_id: int, seq: int, paths: Iterator[str]) -> None:
     rows: Iterator[Row] = ((seq, job_id, path) for path in paths)
+    named = by_name(connection)
     execute_many(
         connection,
-        # "+" keeps planners without statistics from the index of the job, which has all rows.
-        "UPDATE file_version SET gone_seq = ? WHERE +job_id = ? AND path = ? AND gone_seq IS NULL",
+        f"UPDATE {named.table} SET gone_seq = ? "  # noqa: S608 - our own names
+        f"WHERE {named.job_id} = ? AND path = ? AND gone_seq IS NULL",
         rows,
     )

@@ -13,6 +13,7 @@ from pybak.cli.commands import (
     verify_command,
 )
 from pybak.cli.drill import DrillRequest, drill_command
+from pybak.cli.mirror import MirrorRequest, mirror_command
 from pybak.cli.output import View, binary_stdout, emit, print_error, run_guarded
 from pybak.cli.passwords import Password, hand_over, warn_if_weak
 from pybak.cli.prune import PruneRequest, prune_command
@@ -23,6 +24,7 @@ from pybak.cli.transfer import TransferRequest, transfer_command
 __all__ = [
     "BackupRequest",
     "DrillRequest",
+    "MirrorRequest",
     "Password",
     "PruneRequest",
     "RebuildRequest",
@@ -36,6 +38,7 @@ __all__ = [
     "emit",
     "hand_over",
     "main",
+    "mirror_command",
     "print_error",
     "prune_command",
     "rebuild_command",

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 HELP_COLUMNS: Final = 80
 _OPTION_COLUMNS: Final = 26
-_EPILOG = """\
+LAYERS: Final = """\
 Every option can also come from the environment (PYBAK_LEVEL is --level; lists are separated by
 colons or line ends) or from the --config file (level: 6). The command line beats the environment,
-which beats the file.
+which beats the file."""
+_EPILOG: Final = f"""\
+{LAYERS}
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partial (some files are missing, all are listed),
 10 not found, 11 job is running, 12 wrong password or none, 130 interrupted."""

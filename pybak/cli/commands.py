@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from pybak.cli.building import Parsed, build_command
+from pybak.cli.notices import HOOKS, NOTICES
 from pybak.cli.output import View
 from pybak.cli.outputs import output_or_destination, settle_format
 from pybak.cli.passwords import (
@@ -141,13 +142,16 @@ def backup_command(run: Callable[[BackupRequest], int]) -> click.Command:
         usage="[OPTIONS] SOURCE...",
         extras=extras,
         groups={
-            "Where": ("sources", "output", "to", "job"),
+            "Where": ("sources", "output", "to", "also_to", "job"),
             "Which files": _FILES_HELP,
             "What is written": ("format", "level", "password", "password_block", "hide_names",
                                 "split", "checksum"),
             "History": ("mode", "full_every", "tag", "checksum_compare", "ignore_ctime",
                         "ignore_inode", "allow_empty", "dedupe", "wait", "wait_limit"),
-            "How": ("workers", "chunk_size", "memory_limit", "staging", "cluster", "dry_run"),
+            "How": ("workers", "chunk_size", "memory_limit", "staging", "staging_limit",
+                    "upload_parts", "bandwidth_limit", "cluster", "dry_run"),
+            "Telling": NOTICES,
+            "Hooks": HOOKS,
             "This command": _COMMON,
         },
         settle=settled,
@@ -213,6 +217,7 @@ def restore_command(run: Callable[[RestoreRequest], int]) -> click.Command:
             "Where": ("archive", "to", "stdout", "job", "at", "password", "password_block"),
             "Which files": _FILES_HELP,
             "How": ("owner", "workers", "cluster", "max_ratio", "max_members", "dry_run"),
+            "Telling": NOTICES,
             "This command": _COMMON,
         },
         settle=chosen_password,
@@ -256,6 +261,7 @@ def verify_command(run: Callable[[VerifyRequest], int]) -> click.Command:
         groups={
             "Which": ("archives", "job", "password", "password_block"),
             "How": ("sample", "workers", "cluster", "max_ratio", "max_members"),
+            "Telling": NOTICES,
             "This command": _COMMON,
         },
         settle=chosen_password,

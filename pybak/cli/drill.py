@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from pybak.cli.building import Parsed, build_command
+from pybak.cli.notices import NOTICES
 from pybak.cli.output import View
 from pybak.cli.passwords import PASSWORD, Password, chosen_password, password_of
 from pybak.cli.settings import Setting, text
@@ -53,6 +54,7 @@ def drill_command(run: Callable[[DrillRequest], int]) -> click.Command:
         groups={
             "Which": ("job", "sample", "seed", "password", "password_block"),
             "How": ("scratch", "workers", "cluster", "max_ratio", "max_members"),
+            "Telling": NOTICES,
             "This command": ("config", "json", "quiet", "debug", "version", "help"),
         },
         settle=chosen_password,

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
 
-from pybak.display import escape, for_encoding
+from pybak.display import escape, for_encoding, printable
 from pybak.errors import ExitCode, Interrupted, PlanError, PyBakError, StorageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 _WIDEST: Final = 100
 _WIDTH_OF_FILES: Final = 80
-_WITH_REPORTS: Final = ("backup", "restore", "verify", "prune", "rebuild", "drill", "transfer")
+_PROBLEMS: Final = 5
+"""How many problems are named where little is to be said."""
+_WITH_REPORTS: Final = (
+    "backup", "restore", "verify", "prune", "rebuild", "drill", "transfer", "inbox",
+)  # fmt: skip
 """Commands whose JSON is a report, also when they fail."""
 
 
@@ -45,7 +49,23 @@ def emit(report: Report, view: View) -> int:
         print_text(report.to_text(_width(sys.stdout)), sys.stdout)
     elif report.exit_code != ExitCode.DONE:
         print_error(report.headline())
+        _print_problems(report)
     return int(report.exit_code)
+
+
+def _print_problems(report: Report) -> None:
+    """Print the first problems of a report, and where the others are."""
+    from pybak.report.phrases import of_files, what_happened
+
+    problems = of_files(report.errors, getattr(report, "message", None))
+    for problem in problems[:_PROBLEMS]:
+        place = f"{printable(problem.path)}: " if problem.path else ""
+        print_error(f"{place}{what_happened(problem)}")
+    if len(problems) <= _PROBLEMS:
+        return
+    run = getattr(report, "drill_id", None) or getattr(report, "run_id", None)
+    where = f"`pybak logs {run} --level warning` has" if run else "without --quiet you see"
+    print_error(f"{where} the rest")
 
 
 def print_error(message: str) -> None:

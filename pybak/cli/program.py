@@ -17,20 +17,26 @@ import click
 
 from pybak.cli.building import HELP_COLUMNS
 from pybak.cli.diff import diff_command
+from pybak.cli.doctor import doctor_command
+from pybak.cli.logs import logs_command
 from pybak.cli.look import find_command, list_command
 from pybak.cli.output import print_text
 from pybak.cli.running import main
 from pybak.cli.settings import did_you_mean, shown
 from pybak.cli.snapshots import snapshots_command
+from pybak.cli.status import status_command
 from pybak.cli.versions import versions_command
 from pybak.errors import PlanError
 
 COMMANDS: Final = {
+    "status": status_command,
     "list": list_command,
     "find": find_command,
     "snapshots": snapshots_command,
     "versions": versions_command,
     "diff": diff_command,
+    "logs": logs_command,
+    "doctor": doctor_command,
 }
 
 
@@ -71,7 +77,9 @@ class _Group(click.Command):
         formatter.write_usage(ctx.command_path, "COMMAND ...")
         formatter.write_paragraph()
         with formatter.indentation():
-            formatter.write_text("Look into archives and backups. Nothing is ever changed.")
+            formatter.write_text(
+                "Look into archives and backups, and at how they run. Nothing is ever changed."
+            )
         with formatter.section("Commands"):
             formatter.write_dl([(name, make().help or "") for name, make in COMMANDS.items()])
         self.format_options(ctx, formatter)
@@ -80,5 +88,7 @@ class _Group(click.Command):
             "pybak COMMAND --help tells more. Backups are made by `python flows/backup.py`, "
             "unpacked by `python flows/restore.py`, checked by `python flows/verify.py`, removed "
             "by `python flows/prune.py`, copied and moved by `python flows/transfer.py`; "
-            "flows/drill.py tries them out, and flows/rebuild.py makes a lost catalog anew."
+            "flows/inbox.py empties a folder of new files, flows/mirror.py keeps a copy of a "
+            "folder; flows/drill.py tries archives out, and flows/rebuild.py makes a lost catalog "
+            "anew."
         )

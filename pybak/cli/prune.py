@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from pybak.cli.building import Parsed, build_command
+from pybak.cli.notices import NOTICES
 from pybak.cli.output import View
 from pybak.cli.passwords import PASSWORD, Password, chosen_password, password_of
 from pybak.cli.settings import Given, Setting, text
@@ -62,6 +63,7 @@ def prune_command(run: Callable[[PruneRequest], int]) -> click.Command:
             "What is kept": ("keep_last", "keep_hourly", "keep_daily", "keep_weekly",
                              "keep_monthly", "keep_yearly", "keep_within", "keep_tag"),
             "How": ("consolidate", "password", "password_block", "dry_run", "wait", "wait_limit"),
+            "Telling": NOTICES,
             "This command": ("config", "json", "quiet", "debug", "version", "help"),
         },
         settle=_settled,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from pybak.cli.building import Parsed, build_command
+from pybak.cli.notices import NOTICES
 from pybak.cli.output import View
 from pybak.cli.passwords import PASSWORD, Password, chosen_password, password_of
 from pybak.cli.settings import Setting, texts
@@ -57,6 +58,7 @@ def rebuild_command(run: Callable[[RebuildRequest], int]) -> click.Command:
         groups={
             "Which": ("destinations", "password", "password_block"),
             "How": ("no_digests", "replace", "workers", "dry_run"),
+            "Telling": NOTICES,
             "This command": ("config", "json", "quiet", "debug", "version", "help"),
         },
         settle=chosen_password,

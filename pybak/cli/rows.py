@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pybak import entries
 from pybak.display import printable
+from pybak.moment import utc_text
 from pybak.units import format_count, format_size
 
 if TYPE_CHECKING:
@@ -25,17 +26,6 @@ HEADING: Final = "Mode           Size  Modified           Ratio  Name"
 IN_HEADING: Final = "Mode           Size  Modified             In  Name"
 UNKNOWN: Final = "-"
 _LETTERS: Final = {entries.FILE: "-", entries.UNKNOWN: "?"}
-_TYPES: Final = {
-    entries.FILE: "file",
-    entries.FOLDER: "folder",
-    entries.LINK: "symlink",
-    entries.HARD_LINK: "hardlink",
-    entries.FIFO: "fifo",
-    entries.SOCKET: "socket",
-    entries.CHAR_DEVICE: "char_device",
-    entries.BLOCK_DEVICE: "block_device",
-    entries.UNKNOWN: "unknown",
-}
 _NS: Final = 10**9
 _MOST_RATIO: Final = 9999
 
@@ -117,7 +107,7 @@ def version_json(version: Version) -> dict[str, Any]:
 
 def type_name(kind: str) -> str:
     """Give the name by which JSON calls a kind of file."""
-    return _TYPES[kind]
+    return entries.JSON_NAMES[kind]
 
 
 @lru_cache(maxsize=512)
@@ -139,16 +129,7 @@ def local(mtime_ns: int) -> str:
 
 def utc(mtime_ns: int) -> str | None:
     """Give a time in ISO 8601, with as many decimals as it has."""
-    seconds, rest = divmod(mtime_ns, _NS)
-    try:
-        at = time.gmtime(seconds)
-    except (OverflowError, OSError, ValueError):
-        return None
-    decimals = f".{rest:09d}".rstrip("0") if rest else ""
-    return (
-        f"{at.tm_year:04d}-{at.tm_mon:02d}-{at.tm_mday:02d}T"
-        f"{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d}{decimals}Z"
-    )
+    return utc_text(mtime_ns)
 
 
 def _shown(ratio: float | None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from pybak.cli.building import Parsed, build_command
+from pybak.cli.notices import NOTICES
 from pybak.cli.output import View
 from pybak.cli.settings import Setting, text, texts
 from pybak.errors import PlanError
@@ -75,6 +76,7 @@ def transfer_command(run: Callable[[TransferRequest], int]) -> click.Command:
             "Which": ("archives", "job"),
             "Where": ("to", "move"),
             "How": ("verify", "upload_parts", "bandwidth_limit", "dry_run", "wait", "wait_limit"),
+            "Telling": NOTICES,
             "This command": ("config", "json", "quiet", "debug", "version", "help"),
         },
         run=checked,

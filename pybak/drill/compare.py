@@ -12,7 +12,7 @@ from typing import Final
 
 from pybak.catalog.history import Version
 from pybak.entries import FILE, FOLDER, HARD_LINK, KIND_NAMES, LINK
-from pybak.restore.metadata import SET_ID, without_set_id
+from pybak.looks import SET_ID, without_set_id
 
 _READ_BYTES: Final = 1 << 20
 _TYPES: Final = {

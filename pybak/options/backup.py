@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from pybak.options import shared
 from pybak.options.fields import DurationText, FilterOptions, Size, cli
+from pybak.options.notices import HookOptions, NoticeOptions
 from pybak.options.read import RestoreOptions, VerifyOptions
 from pybak.units import Duration, parse_duration
 
@@ -58,7 +59,7 @@ Tag = Annotated[str, BeforeValidator(_tag_text)]
 """A number of runs or a length of time, as text: `30`, `7d`."""
 
 
-class BackupOptions(FilterOptions):
+class BackupOptions(FilterOptions, NoticeOptions, HookOptions):
     """How a backup is made."""
 
     mode: Literal["full", "incremental", "differential"] = Field(

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import Field
 
 from pybak.options import shared
-from pybak.options.fields import DurationText, Options, cli
+from pybak.options.fields import DurationText, cli
+from pybak.options.notices import NoticeOptions
 
 
 def _count(rule: str, description: str) -> Any:
@@ -20,7 +21,7 @@ def _count(rule: str, description: str) -> Any:
     )
 
 
-class PruneOptions(Options):
+class PruneOptions(NoticeOptions):
     """Which snapshots of a job are kept, and how the others are removed."""
 
     keep_last: int = _count("last", "Keep the newest N snapshots.")

@@ -9,7 +9,8 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from pybak.options import shared
-from pybak.options.fields import FilterOptions, Options, cli
+from pybak.options.fields import FilterOptions, cli
+from pybak.options.notices import NoticeOptions
 
 _LEAST_PERCENT: Final = 0.01
 
@@ -53,7 +54,7 @@ def percent_number(text: str) -> float:
     return float(text.removesuffix("%"))
 
 
-class ReadOptions(Options):
+class ReadOptions(NoticeOptions):
     """What commands that read archives share."""
 
     workers: int | None = shared.workers(

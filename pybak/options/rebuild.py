@@ -5,10 +5,11 @@ from __future__ import annotations
 from pydantic import Field
 
 from pybak.options import shared
-from pybak.options.fields import Options, cli
+from pybak.options.fields import cli
+from pybak.options.notices import NoticeOptions
 
 
-class RebuildOptions(Options):
+class RebuildOptions(NoticeOptions):
     """How the catalog is made anew."""
 
     password_block: str | None = shared.password_block(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pydantic import Field
 
 from pybak.options import shared
-from pybak.options.fields import DurationText, Options, Size, cli
+from pybak.options.fields import DurationText, Size, cli
+from pybak.options.notices import NoticeOptions
 
 
-class TransferOptions(Options):
+class TransferOptions(NoticeOptions):
     """How archives are copied or moved."""
 
     move: bool = Field(

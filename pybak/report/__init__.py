@@ -15,6 +15,8 @@ from pybak.report.backup import (
 )
 from pybak.report.drill import DrillReport
 from pybak.report.failure import Report, RunReport, error_code, error_message, failed_report
+from pybak.report.inbox import InboxReport
+from pybak.report.mirror import MirrorCounts, MirrorReport
 from pybak.report.phrases import NAMED_FILES
 from pybak.report.prune import JobPrune, NewFull, PruneReport, SnapshotVerdict
 from pybak.report.rebuild import RebuildReport, RebuiltRun
@@ -36,7 +38,10 @@ __all__ = [
     "Comparison",
     "DrillReport",
     "FileCounts",
+    "InboxReport",
     "JobPrune",
+    "MirrorCounts",
+    "MirrorReport",
     "NewFull",
     "PlanSummary",
     "PruneReport",

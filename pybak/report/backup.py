@@ -14,7 +14,7 @@ from pybak.display import printable, shell_word
 from pybak.errors import ExitCode
 from pybak.problems import NOTES, Problem
 from pybak.report.copies import CopyOutcome, missing, problems_of
-from pybak.report.forms import markdown_form, problems_json, text_form
+from pybak.report.forms import problems_json
 from pybak.report.phrases import (
     because,
     duration,
@@ -27,6 +27,7 @@ from pybak.report.phrases import (
     ratio,
 )
 from pybak.report.status import CANCELLED, EXIT_CODES, FAILED, PARTIAL, SUCCESS, UNCHANGED
+from pybak.report.told import Told
 from pybak.units import format_count, format_size
 from pybak.volumes.model import Volume
 
@@ -109,7 +110,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             yield "Stored once", f"{what} that earlier archives hold"
 
 
-class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
+class BackupReport(Told, frozen=True, kw_only=True):
     """What a backup did.
 
     `bytes_read` is what was read from the sources, `bytes_stored` the size of the archive.
@@ -174,14 +175,6 @@ class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
             "skipped": problems_json(self.skipped),
             "message": self.message,
         }
-
-    def to_text(self, width: int = 80) -> str:
-        """Give the summary for a terminal; names are never cut."""
-        return text_form(self.headline(), self._facts(), self._lists(), self._next_step(), width)
-
-    def to_markdown(self) -> str:
-        """Give the summary for a Prefect artifact."""
-        return markdown_form(self.headline(), self._facts(), self._lists(), self._next_step())
 
     def headline(self) -> str:
         """Say in one line how it went."""
@@ -290,7 +283,7 @@ def lost_lines(lost: Mapping[str, int]) -> Iterator[str]:
         yield text.format(format_count(count, "file"))
 
 
-class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
+class PlanSummary(Told, frozen=True, kw_only=True):
     """What a backup would do, for `--dry-run`; nothing has been written.
 
     `destination` is the archive's path, without a volume's number, `copies` those of its copies;
@@ -361,14 +354,6 @@ class PlanSummary(msgspec.Struct, frozen=True, kw_only=True):
             "cluster": self.cluster,
         }
         return {**report.to_json(), "dry_run": True, "plan": plan}
-
-    def to_text(self, width: int = 80) -> str:
-        """Give the plan for a terminal; names are never cut."""
-        return text_form(self.headline(), self._facts(), self._lists(), None, width)
-
-    def to_markdown(self) -> str:
-        """Give the plan for a Prefect artifact."""
-        return markdown_form(self.headline(), self._facts(), self._lists(), None)
 
     def headline(self) -> str:
         """Say in one line how it went."""

@@ -11,9 +11,10 @@ import msgspec
 from pybak.display import printable
 from pybak.errors import ExitCode
 from pybak.problems import Problem
-from pybak.report.forms import markdown_form, problems_json, text_form
+from pybak.report.forms import problems_json
 from pybak.report.phrases import because, duration, grouped, joined, of_files
 from pybak.report.status import CANCELLED, EXIT_CODES, FAILED
+from pybak.report.told import Told
 from pybak.units import format_count, format_size
 
 
@@ -29,7 +30,7 @@ class DrilledArchive(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.asdict(self)
 
 
-class DrillReport(msgspec.Struct, frozen=True, kw_only=True):
+class DrillReport(Told, frozen=True, kw_only=True):
     """What a drill found; `status` is failed if any file did not come back as it was saved.
 
     `run_id` and `started_at` (aware) are of the snapshot, `drill_id` of the drill, `total` counts
@@ -86,14 +87,6 @@ class DrillReport(msgspec.Struct, frozen=True, kw_only=True):
             "errors": problems_json(self.errors),
             "message": self.message,
         }
-
-    def to_text(self, width: int = 80) -> str:
-        """Give the summary for a terminal; names are never cut."""
-        return text_form(self.headline(), self._facts(), self._lists(), None, width)
-
-    def to_markdown(self) -> str:
-        """Give the summary for a Prefect artifact."""
-        return markdown_form(self.headline(), self._facts(), self._lists(), None)
 
     def headline(self) -> str:
         """Say in one line how it went."""

@@ -28,6 +28,8 @@ from pybak.problems import (
 )
 from pybak.report.backup import FULL, BackupReport, Comparison, PlanSummary
 from pybak.report.drill import DrillReport
+from pybak.report.inbox import InboxReport
+from pybak.report.mirror import MirrorReport
 from pybak.report.prune import PruneReport
 from pybak.report.rebuild import RebuildReport
 from pybak.report.restore import RestoreReport
@@ -43,6 +45,8 @@ RunReport = (
     | RebuildReport
     | DrillReport
     | TransferReport
+    | MirrorReport
+    | InboxReport
 )
 Report = RunReport | PlanSummary
 
@@ -66,8 +70,12 @@ def failed_report(command: str, error: BaseException) -> RunReport:
         return RebuildReport(status=status, errors=errors, message=message)
     if command == "drill":
         return DrillReport(status=status, errors=errors, message=message)
+    if command == "mirror":
+        return MirrorReport(status=status, errors=errors, message=message)
     if command == "transfer":
         return TransferReport(status=status, errors=errors, message=message)
+    if command == "inbox":
+        return InboxReport(status=status, errors=errors, message=message)
     asked = error if isinstance(error, PyBakError) else PyBakError()
     return BackupReport(
         status=status, job=asked.job, history=Comparison(mode=asked.mode or FULL), errors=errors,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from pybak.display import ELLIPSIS, columns, markdown, pad, printable
 from pybak.problems import Problem
@@ -15,14 +15,37 @@ _LABEL_WIDTH: Final = 13
 _COMMAND: Final = re.compile(r": (python flows/.*)\Z", re.DOTALL)
 """What a message ends with to be typed: that is not wrapped."""
 
-Facts = Iterator[tuple[str, str]]
-Lists = Iterator[tuple[str, int, Sequence[Problem]]]
+Facts = Iterable[tuple[str, str]]
+Lists = Iterable[tuple[str, int, Sequence[Problem]]]
+
+
+class Parts(NamedTuple):
+    """What every form is made of, for layouts of other kinds.
+
+    A fact without a label goes on with the one before. A list has a label, a count and what is
+    known of those counted.
+    """
+
+    headline: str
+    facts: tuple[tuple[str, str], ...]
+    lists: tuple[tuple[str, int, Sequence[Problem]], ...]
+    next_step: tuple[str, str] | None = None
 
 
 def text_form(
-    headline: str, facts: Facts, lists: Lists, next_step: tuple[str, str] | None, width: int
+    headline: str,
+    facts: Facts,
+    lists: Lists,
+    next_step: tuple[str, str] | None,
+    width: int,
+    *,
+    named: int = NAMED_FILES,
+    rest: str = "",
 ) -> str:
-    """Give the form for a terminal, `width` columns wide; names are never cut."""
+    """Give the form for a terminal, `width` columns wide; names are never cut.
+
+    At most `named` files of a list are named; `rest` says where to read about the others.
+    """
     lines = [*_wrap(headline, width), ""]
     for label, value in facts:
         lines.append((pad(label, _LABEL_WIDTH) + value).rstrip())
@@ -30,10 +53,10 @@ def text_form(
         if not count and not problems:
             continue
         lines += ["", f"{label}: {grouped(max(count, len(problems)))}"]
-        lines += _problem_lines(problems[:NAMED_FILES], width)
-        left = max(count, len(problems)) - min(len(problems), NAMED_FILES)
+        lines += _problem_lines(problems[:named], width)
+        left = max(count, len(problems)) - min(len(problems), named)
         if left and problems:
-            lines.append(f"  {ELLIPSIS} and {grouped(left)} more")
+            lines.append(f"  {ELLIPSIS} and {grouped(left)} more{rest}")
     if next_step:
         lines += ["", f"{next_step[0]} {next_step[1]}"]
     return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip("\n") + "\n"

@@ -11,9 +11,10 @@ import msgspec
 from pybak.display import ELLIPSIS, escape, printable
 from pybak.errors import ExitCode
 from pybak.problems import LOCKED, STORAGE, Problem
-from pybak.report.forms import markdown_form, problems_json, text_form
+from pybak.report.forms import problems_json
 from pybak.report.phrases import NAMED_FILES, because, grouped, joined, of_files
 from pybak.report.status import CANCELLED, EXIT_CODES, FAILED, PARTIAL, SUCCESS
+from pybak.report.told import Told
 from pybak.units import format_count, format_duration, format_size
 
 
@@ -123,7 +124,7 @@ class JobPrune(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.errors, Problem("", code, self.message))
 
 
-class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
+class PruneReport(Told, frozen=True, kw_only=True):
     """What a prune of one or more jobs did, or with `dry_run` would do."""
 
     status: str
@@ -163,14 +164,6 @@ class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
             ],
             "message": self.message,
         }
-
-    def to_text(self, width: int = 80) -> str:
-        """Give the summary for a terminal; names are never cut."""
-        return text_form(self.headline(), self._facts(), self._lists(), None, width)
-
-    def to_markdown(self) -> str:
-        """Give the summary for a Prefect artifact."""
-        return markdown_form(self.headline(), self._facts(), self._lists(), None)
 
     def headline(self) -> str:
         """Say in one line how it went."""

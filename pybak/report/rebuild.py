@@ -11,9 +11,10 @@ import msgspec
 from pybak.display import printable
 from pybak.errors import ExitCode
 from pybak.problems import Problem
-from pybak.report.forms import markdown_form, problems_json, text_form
+from pybak.report.forms import problems_json
 from pybak.report.phrases import because, duration, joined, of_files
 from pybak.report.status import CANCELLED, EXIT_CODES, FAILED, PARTIAL
+from pybak.report.told import Told
 from pybak.units import format_count
 
 DROPPED: Final = "dropped"
@@ -71,7 +72,7 @@ class DroppedJob(msgspec.Struct, frozen=True, kw_only=True):
         return {"job": self.job, "backups": self.backups, "folders": list(self.folders)}
 
 
-class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
+class RebuildReport(Told, frozen=True, kw_only=True):
     """What a rebuild did, or with `dry_run` would do.
 
     `kept` is where the old catalog is now. `skipped` are files that are no archives of ours, or
@@ -111,14 +112,6 @@ class RebuildReport(msgspec.Struct, frozen=True, kw_only=True):
             "dry_run": self.dry_run,
             "message": self.message,
         }
-
-    def to_text(self, width: int = 80) -> str:
-        """Give the summary for a terminal; names are never cut."""
-        return text_form(self.headline(), self._facts(), self._lists(), None, width)
-
-    def to_markdown(self) -> str:
-        """Give the summary for a Prefect artifact."""
-        return markdown_form(self.headline(), self._facts(), self._lists(), None)
 
     def headline(self) -> str:
         """Say in one line how it went."""

@@ -10,7 +10,7 @@ import msgspec
 from pybak.display import printable
 from pybak.errors import ExitCode
 from pybak.problems import DELETED, Problem
-from pybak.report.forms import markdown_form, problems_json, text_form
+from pybak.report.forms import problems_json
 from pybak.report.phrases import (
     because,
     duration,
@@ -20,6 +20,7 @@ from pybak.report.phrases import (
     of_files,
 )
 from pybak.report.status import CANCELLED, EXIT_CODES, FAILED, PARTIAL
+from pybak.report.told import Told
 from pybak.units import format_count, format_size
 
 
@@ -40,7 +41,7 @@ class RestoreCounts(msgspec.Struct, frozen=True, kw_only=True):
         return {"total": self.total, **msgspec.structs.asdict(self)}
 
 
-class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
+class RestoreReport(Told, frozen=True, kw_only=True):
     """What a restore did, or with `dry_run` would do.
 
     `archives` are all that hold what the snapshot does, the oldest first; `archive` is the newest.
@@ -88,14 +89,6 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
             "dry_run": self.dry_run,
             "message": self.message,
         }
-
-    def to_text(self, width: int = 80) -> str:
-        """Give the summary for a terminal; names are never cut."""
-        return text_form(self.headline(), self._facts(), self._lists(), None, width)
-
-    def to_markdown(self) -> str:
-        """Give the summary for a Prefect artifact."""
-        return markdown_form(self.headline(), self._facts(), self._lists(), None)
 
     def headline(self) -> str:
         """Say in one line how it went."""

@@ -10,9 +10,10 @@ import msgspec
 from pybak.display import ELLIPSIS, printable
 from pybak.errors import ExitCode
 from pybak.problems import NOT_FOUND, Problem
-from pybak.report.forms import markdown_form, problems_json, text_form
+from pybak.report.forms import problems_json
 from pybak.report.phrases import NAMED_FILES, because, duration, grouped, joined, of_files
 from pybak.report.status import CANCELLED, EXIT_CODES, FAILED
+from pybak.report.told import Told
 from pybak.units import format_count, format_size
 
 COPIED: Final = "copied"
@@ -63,7 +64,7 @@ class TransferredArchive(msgspec.Struct, frozen=True, kw_only=True):
         return f"{printable(self.archive)} ({what})"
 
 
-class TransferReport(msgspec.Struct, frozen=True, kw_only=True):
+class TransferReport(Told, frozen=True, kw_only=True):
     """What a transfer did, or with `dry_run` would do; `moves` tells whether it was a move."""
 
     status: str
@@ -115,14 +116,6 @@ class TransferReport(msgspec.Struct, frozen=True, kw_only=True):
             "failed": len(self.problems()),
             "bytes_sent": self.bytes_sent,
         }
-
-    def to_text(self, width: int = 80) -> str:
-        """Give the summary for a terminal; names are never cut."""
-        return text_form(self.headline(), self._facts(), self._lists(), None, width)
-
-    def to_markdown(self) -> str:
-        """Give the summary for a Prefect artifact."""
-        return markdown_form(self.headline(), self._facts(), self._lists(), None)
 
     def headline(self) -> str:
         """Say in one line how it went."""

@@ -10,14 +10,16 @@ import msgspec
 from pybak.display import escape, printable
 from pybak.errors import ExitCode
 from pybak.problems import DAMAGED, NOT_FOUND, WRONG_PASSWORD, Problem
-from pybak.report.forms import markdown_form, problems_json, text_form
+from pybak.report.forms import problems_json
 from pybak.report.phrases import (
+    NAMED_FILES,
     because,
     duration,
     grouped,
     of_files,
 )
 from pybak.report.status import CANCELLED, EXIT_CODES, FAILED, SUCCESS
+from pybak.report.told import Told
 from pybak.units import format_count
 
 _UNREAD_CODES: Final = {
@@ -76,7 +78,7 @@ class ArchiveCheck(msgspec.Struct, frozen=True, kw_only=True):
         return (Problem("", self.code, self.message or ""), *self.damaged)
 
 
-class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
+class VerifyReport(Told, frozen=True, kw_only=True):
     """What a check of one or more archives found; `status` is failed if any is not whole."""
 
     status: str
@@ -112,19 +114,11 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
             "message": self.message,
         }
 
-    def to_text(self, width: int = 80) -> str:
-        """Give the summary for a terminal; names are never cut."""
-        return text_form(self.headline(), self._facts(), self._lists(), None, width)
-
-    def to_markdown(self) -> str:
-        """Give the summary for a Prefect artifact."""
-        return markdown_form(self.headline(), self._facts(), self._lists(), None)
-
     def headline(self) -> str:
         """Say in one line how it went."""
         if self.status == CANCELLED or not self.archives:
             return f"Verify {because(self.status, self.message)}"
-        bad = sum(check.status != SUCCESS for check in self.archives)
+        bad = len(self._bad())
         if not bad:
             whole = "is whole" if len(self.archives) == 1 else "are whole"
             if any(check.sample for check in self.archives):
@@ -132,8 +126,18 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
             return f"{format_count(len(self.archives), 'archive')} {whole}"
         return f"{grouped(bad)} of {format_count(len(self.archives), 'archive')} not whole"
 
+    def _named(self) -> tuple[ArchiveCheck, ...]:
+        """Give the archives that are told one by one: all of a few, of many those not whole."""
+        if len(self.archives) <= NAMED_FILES:
+            return self.archives
+        return self._bad()[:NAMED_FILES]
+
+    def _bad(self) -> tuple[ArchiveCheck, ...]:
+        return tuple(check for check in self.archives if check.status != SUCCESS)
+
     def _facts(self) -> Iterator[tuple[str, str]]:
-        for check in self.archives:
+        named = self._named()
+        for check in named:
             yield "Archive", printable(check.archive)
             if check.code is not None:
                 yield "", escape(check.message or check.code)
@@ -147,6 +151,9 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
             yield "", counted + (f"; {escape(check.message)}" if check.message else "")
             for note in check.notes:
                 yield "Note", escape(note)
+        if len(named) < len(self.archives):
+            whole = len(self.archives) - len(self._bad())
+            yield "Whole", format_count(whole, "archive")
         if self.archives:
             yield (
                 "Time",
@@ -154,10 +161,20 @@ class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def _lists(self) -> Iterator[tuple[str, int, Sequence[Problem]]]:
-        for check in self.archives:
+        named, bad = self._named(), self._bad()
+        for check in named:
             label = "Damaged"
             if len(self.archives) > 1:
                 label += f" in {printable(check.archive)}"
             yield label, len(check.damaged), check.damaged
+        if len(named) < len(bad):
+            others = [
+                Problem(
+                    check.archive, check.code or check.status,
+                    check.message or f"{format_count(len(check.damaged), 'member')} damaged",
+                )
+                for check in bad[len(named) :]
+            ]  # fmt: skip
+            yield "Also not whole", len(others), others
         errors = of_files(self.errors, self.message)
         yield "Failed", len(errors), errors

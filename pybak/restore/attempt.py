@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from pybak.folders import Folders
 from pybak.restore import hard_links, taken_attributes
-from pybak.restore.folders import Folders
 
 _MARK = ".started"
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -17,13 +17,13 @@ from typing import Final, Self
 import msgspec
 
 from pybak.display import printable
+from pybak.errors import reason
+from pybak.folders import Folders
 from pybak.formats.listing import Listed, Listing
+from pybak.mounts import Mount, mount_of
 from pybak.problems import DAMAGED, DELETED, EXISTS, STORAGE, Problem
-from pybak.restore.folders import Folders
 from pybak.restore.items import Node
-from pybak.restore.mounts import Mount, mount_of
 from pybak.restore.names import UnsafeName, folded, safe_name
-from pybak.restore.outcome import reason
 from pybak.restore.select import Selector
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -20,21 +20,21 @@ from typing import Final
 
 from pybak.display import printable
 from pybak.entries import BLOCK_DEVICE, CHAR_DEVICE, FIFO, FOLDER, HARD_LINK, KIND_NAMES, LINK
-from pybak.errors import ArchiveError, StorageError
+from pybak.errors import ArchiveError, StorageError, reason
+from pybak.folders import Folders
 from pybak.formats.archive import ONE_SHOT, Archive
 from pybak.formats.listing import NO_OWNER
+from pybak.looks import Looks, dress, dress_named
 from pybak.problems import DAMAGED, EXISTS, STORAGE, UNSUPPORTED, Problem, write_problems
 from pybak.restore.attempt import Attempt, attempt
 from pybak.restore.compare import is_same_content
 from pybak.restore.content import sink_for, write_all
 from pybak.restore.delete import DeletePlan, empty_folder
 from pybak.restore.digest import ContentCheck
-from pybak.restore.folders import Folders
 from pybak.restore.hard_links import Linker, note_sources
 from pybak.restore.items import Item, Job, open_job, read_parts
-from pybak.restore.metadata import Looks, dress, dress_named
 from pybak.restore.obstacles import own_problem
-from pybak.restore.outcome import Outcome, is_disk_full, reason
+from pybak.restore.outcome import Outcome, is_disk_full
 from pybak.restore.overwrite import IF_CHANGED, reason_to_leave
 from pybak.restore.symlinks import link_target
 from pybak.restore.taken_attributes import Taken, may_have_attributes, read_taken, write_taken

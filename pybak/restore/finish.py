@@ -20,15 +20,15 @@ from typing import Final, Self
 import msgspec
 
 from pybak.display import printable
-from pybak.errors import PlanError, StorageError
+from pybak.errors import PlanError, StorageError, reason
+from pybak.folders import Folders
+from pybak.looks import Looks, dress
 from pybak.problems import EXISTS, STORAGE, UNSUPPORTED, Problem, read_problems, write_problems
 from pybak.restore.attempt import is_any_unfinished, remove_temporaries
 from pybak.restore.delete import DeletePlan, delete_surplus
 from pybak.restore.extract import Progress, ShouldStop, extract_batch
-from pybak.restore.folders import Folders
 from pybak.restore.items import Folder, Job, read_batch
-from pybak.restore.metadata import Looks, dress
-from pybak.restore.outcome import Outcome, reason
+from pybak.restore.outcome import Outcome
 from pybak.restore.overwrite import IF_NEWER, NEVER
 from pybak.restore.plan import RestorePlan
 from pybak.restore.taken_attributes import read_taken

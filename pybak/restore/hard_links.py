@@ -18,9 +18,9 @@ import msgspec
 
 from pybak.display import printable
 from pybak.entries import FILE, FOLDER, HARD_LINK
+from pybak.folders import Folders
 from pybak.formats.listing import Listed
 from pybak.problems import DAMAGED
-from pybak.restore.folders import Folders
 from pybak.restore.items import Item
 from pybak.restore.names import UnsafeName, safe_name
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 from typing import Final
 
@@ -32,10 +31,3 @@ class Outcome(msgspec.Struct, frozen=True):
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error says that there is no room left for more."""
     return isinstance(error, OSError) and error.errno in _DISK_FULL
-
-
-def reason(error: Exception) -> str:
-    """Give an operating system's reason in a few words."""
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    return str(error)

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from pybak.entries import HARD_LINK, LINK
 from pybak.errors import ArchiveError
+from pybak.folders import Folders
 from pybak.formats.archive import Archive
 from pybak.problems import DELETED, EXISTS, STORAGE, Problem
 from pybak.restore.delete import delete_surplus, empty_folder
 from pybak.restore.finish import may_replace
-from pybak.restore.folders import Folders
 from pybak.restore.items import Folder, Item, open_job
 from pybak.restore.obstacles import own_problem
 from pybak.restore.outcome import Outcome

@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeVar
 
 from pybak.display import printable
 from pybak.entries import FILE, HARD_LINK
-from pybak.errors import ArchiveError, PlanError, StorageError
+from pybak.errors import ArchiveError, PlanError, StorageError, reason
 from pybak.formats.archive import ONE_SHOT, Archive, Limits, check_ratio
 from pybak.formats.opening import open_archive
 from pybak.formats.zip_directory import Member
@@ -25,7 +25,6 @@ from pybak.restore.choose import choose
 from pybak.restore.digest import ContentCheck
 from pybak.restore.gather import check_origin, locked
 from pybak.restore.items import Item
-from pybak.restore.outcome import reason
 from pybak.restore.owners import NUMBER, finder
 from pybak.restore.select import Selector
 from pybak.restore.snapshot import Share, wanted_of

@@ -42,11 +42,13 @@ _PASSING: Final = frozenset({errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.
 class FolderStorage:
     """The files of one folder: a `pybak.storage.protocol.Storage`. It must be there already.
 
-    Every method raises StorageError, and NotFoundError where the folder is gone.
+    `root` is the folder that has a name of its own, if this is one below it. Every
+    method raises StorageError, and NotFoundError where the folder is gone.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, root: str | None = None) -> None:
         self._path = Path(path)
+        self.root = root or path
         self._lock = threading.Lock()
         self._begun: dict[str, WorkFolder] = {}
 

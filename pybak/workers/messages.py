@@ -17,7 +17,7 @@ from pybak import errors
 from pybak.errors import PyBakError, StorageError
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Order(msgspec.Struct, frozen=True, kw_only=True, tag="compress"):
     """Batches `range(start, stop, step)` of the staging folder `folder` to be compressed.
 
     `progress` is the file that tells how far it is.
@@ -35,14 +35,22 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return f"Order({self.folder!r}, {self.start}, {self.stop}, {self.step})"
 
 
+class Call(msgspec.Struct, frozen=True, kw_only=True, tag="call"):
+    """A function of the engine to be called, as `module:name`; it takes bytes and gives bytes."""
+
+    function: str
+    argument: bytes
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """How an order went: the number of batches `done`, or what was raised.
+    """How an order went: the number of batches `done`, a call's `result`, or what was raised.
 
     `error` is the name of the exception's class, and of what is none of ours there is a
     `traceback`. Text is in the bytes of the file system, for it may name paths.
     """
 
     done: int = 0
+    result: bytes = b""
     error: str = ""
     message: bytes = b""
     retryable: bool = False
@@ -65,7 +73,7 @@ _FAMILIES: Final[dict[str, type[PyBakError]]] = {
 _encoder = msgspec.json.Encoder()
 
 
-def line_of(message: Order | Answer) -> bytes:
+def line_of(message: Order | Call | Answer) -> bytes:
     """Give a message as a line."""
     return _encoder.encode(message) + b"\n"
 
@@ -81,13 +89,13 @@ def answer_of(error: BaseException) -> Answer:
     return Answer(error=name, message=message, traceback=text.encode("utf-8", "replace"))
 
 
-def done_or_raise(answer: Answer) -> int:
-    """Give how many batches were done, or raise what the helper raised.
+def good_or_raise(answer: Answer) -> Answer:
+    """Give the answer, or raise what the helper raised.
 
     Errors of ours come back as they were, all others as HelperError.
     """
     if not answer.error:
-        return answer.done
+        return answer
     message = os.fsdecode(answer.message)
     family = _FAMILIES.get(answer.error)
     if family is StorageError:

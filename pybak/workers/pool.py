@@ -23,7 +23,10 @@ import msgspec
 
 from pybak.errors import Interrupted, PyBakError
 from pybak.password import PASSWORD_VARIABLE
-from pybak.workers.messages import Answer, HelperError, Order, done_or_raise, line_of
+from pybak.workers.messages import Answer, Call, HelperError, Order, good_or_raise, line_of
+
+COMPRESSING: Final = "pybak.backup.compress"
+"""The module that helpers import which are to compress."""
 
 _ATTEMPTS: Final = 3
 _END_SECONDS: Final = 1.0
@@ -31,7 +34,7 @@ _KILL_SECONDS: Final = 0.3
 _CODE: Final = (
     "import os, sys; "
     "sys.path[:] = os.fsdecode(sys.stdin.buffer.readline()[:-1]).split(os.pathsep); "
-    "from pybak.workers.helper import main; main()"
+    "from pybak.workers.helper import main; main(sys.argv[1])"
 )
 _log = logging.getLogger("pybak.helpers")
 
@@ -54,9 +57,15 @@ class HelperPool:
     Its methods may be called from any thread.
     """
 
-    def __init__(self, count: int, *, python: str = sys.executable) -> None:
-        """Start `count` helpers at once. Raises HelpersUnavailableError if none can be started."""
+    def __init__(
+        self, count: int, *, module: str = COMPRESSING, python: str = sys.executable
+    ) -> None:
+        """Start `count` helpers at once, which import `module` while they wait.
+
+        Raises HelpersUnavailableError if none can be started.
+        """
         self._python = python
+        self._module = module
         self._lock = threading.Lock()
         self._idle: list[_Helper] = []
         self._all: set[_Helper] = set()
@@ -76,6 +85,16 @@ class HelperPool:
         helper dies of it, HelpersUnavailableError if none can be started (any more), Interrupted
         once the pool is closed.
         """
+        return self._ask(order).done
+
+    def call(self, function: str, argument: bytes) -> bytes:
+        """Have a helper call a function, see `Call`; what was done in vain must do no harm.
+
+        Raises as `compress`, and what the function does.
+        """
+        return self._ask(Call(function=function, argument=argument)).result
+
+    def _ask(self, order: Order | Call) -> Answer:
         for attempt in range(1, _ATTEMPTS + 1):
             helper = self._take()
             try:
@@ -92,7 +111,7 @@ class HelperPool:
                 raise
             with self._lock:
                 self._idle.append(helper)
-            return done_or_raise(answer)
+            return good_or_raise(answer)
         raise HelperError(
             f"helper processes ended {_ATTEMPTS} times over the same files ({_how(last.status)}), "
             "as where memory is short; try fewer --workers or --cluster threads"
@@ -121,7 +140,7 @@ class HelperPool:
 
     def _start(self) -> _Helper:
         try:
-            helper = _Helper(self._python)
+            helper = _Helper(self._python, self._module)
         except (OSError, ValueError) as error:
             raise HelpersUnavailableError(f"no helper process can be started: {error}") from error
         with self._lock:
@@ -159,10 +178,10 @@ class HelperPool:
 class _Helper:
     """One process. It has begun once it has said that it can."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, module: str) -> None:
         self.has_begun = False
         self._process = subprocess.Popen(  # noqa: S603 - our own code
-            [python, "-P", "-c", _CODE],
+            [python, "-P", "-c", _CODE, module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={name: value for name, value in os.environ.items() if name != PASSWORD_VARIABLE},
@@ -175,7 +194,7 @@ class _Helper:
             self.end(_END_SECONDS)
             raise
 
-    def ask(self, order: Order) -> Answer:
+    def ask(self, order: Order | Call) -> Answer:
         """Give an order and wait for the answer. Raises _DiedError if there is none."""
         if not self.has_begun:
             self._read()
@@ -240,12 +259,13 @@ def current_pool() -> HelperPool | None:
     return _current
 
 
-def helping(count: int) -> AbstractContextManager[HelperPool]:
+def helping(count: int, *, module: str = COMPRESSING) -> AbstractContextManager[HelperPool]:
     """Have `count` helpers that `current_pool` gives to all threads of this process.
 
-    Raises HelpersUnavailableError at once if none can be started.
+    `module` is what they import at their start. Raises HelpersUnavailableError at once if none can
+    be started.
     """
-    return _being_current(HelperPool(count))
+    return _being_current(HelperPool(count, module=module))
 
 
 @contextmanager

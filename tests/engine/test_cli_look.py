@@ -19,6 +19,7 @@ import pytest
 from looking import look, parsed
 
 from pybak.catalog.runs import Catalog
+from pybak.cli.program import COMMANDS
 from pybak.home import catalog_url
 
 REPOSITORY = Path(__file__).parents[2]
@@ -218,7 +219,7 @@ def test_what_is_damaged_is_told_and_the_rest_is_shown(capsys: pytest.CaptureFix
         (["find", "x.zip", "*.txt"], 10, None),
         (["lits"], 2, "no command lits; did you mean list?"),
         (["frobnicate"], 2,
-         "no command frobnicate; known are list, find, snapshots, versions, diff"),
+         f"no command frobnicate; known are {', '.join(COMMANDS)}"),
         (["--frobnicate"], 2, "no option --frobnicate; see pybak --help"),
     ],
 )  # fmt: skip

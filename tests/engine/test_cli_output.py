@@ -141,9 +141,38 @@ def test_a_report_is_text_or_json_or_nothing(capsys: pytest.CaptureFixture[str])
     assert json.loads(out) == REPORT.to_json()
     assert err == ""
     assert emit(REPORT, View(quiet=True)) == 3
-    assert capsys.readouterr() == ("", f"pybak: {REPORT.headline()}\n")
+    assert capsys.readouterr() == (
+        "", f"pybak: {REPORT.headline()}\npybak: \"caf\\xe9\": permission denied\n"
+    )  # fmt: skip
     assert emit(BackupReport(status="success"), View(quiet=True)) == 0
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("run_id", "rest"),
+    [
+        ("r1", "pybak: `pybak logs r1 --level warning` has the rest"),
+        (None, "pybak: without --quiet you see the rest"),
+    ],
+)
+def test_quiet_names_the_first_problems_and_where_the_others_are(
+    run_id: str | None, rest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = tuple(Problem(f"f{number}", "unreadable", "no") for number in range(7))
+    report = BackupReport(
+        status="partial", run_id=run_id, files=FileCounts(failed=7), errors=errors
+    )
+    assert emit(report, View(quiet=True)) == 3
+    _, *lines = capsys.readouterr().err.splitlines()
+    assert lines == [*(f"pybak: f{number}: no" for number in range(5)), rest]
+
+
+def test_quiet_tells_the_error_that_ended_a_run_once(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = BackupReport(
+        status="failed", message="disk full", errors=(Problem("", "storage", "disk full"),)
+    )
+    assert emit(ended, View(quiet=True)) == 1
+    assert capsys.readouterr().err.count("disk full") == 1
 
 
 def test_a_name_that_is_no_utf8_survives_json(capsys: pytest.CaptureFixture[str]) -> None:

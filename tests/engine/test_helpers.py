@@ -20,14 +20,13 @@ from backing_up import PASSWORD, judge, prose
 from commands import PROJECT
 
 from pybak import staging
-from pybak.backup.compress import compress_batches
 from pybak.backup.plan import BackupPlan, Hand, index_path, job_path
 from pybak.backup.run import BackupRun
 from pybak.errors import Interrupted, NotFoundError, PlanError, StorageError
 from pybak.options import BackupOptions
 from pybak.workers import helper, pool
 from pybak.workers.compress import compress_hand
-from pybak.workers.messages import Answer, HelperError, Order, answer_of, done_or_raise
+from pybak.workers.messages import Answer, HelperError, Order, answer_of, good_or_raise
 from pybak.workers.pool import HelperPool, HelpersUnavailableError, helping
 
 FILES = 40
@@ -171,7 +170,7 @@ def test_errors_come_back_as_they_were(run: BackupRun) -> None:
 )
 def test_every_family_of_errors_survives(error: Exception) -> None:
     with pytest.raises(type(error)) as found:
-        done_or_raise(answer_of(error))
+        good_or_raise(answer_of(error))
     assert type(found.value) is type(error)
     assert str(found.value) == str(error)
     assert getattr(found.value, "retryable", None) is getattr(error, "retryable", None)
@@ -180,7 +179,7 @@ def test_every_family_of_errors_survives(error: Exception) -> None:
 def test_what_is_none_of_ours_is_told_in_one_line() -> None:
     answer = answer_of(ValueError("one\ntwo"))
     with pytest.raises(HelperError, match=r"^a helper process failed: ValueError: one$"):
-        done_or_raise(answer)
+        good_or_raise(answer)
 
 
 def test_a_password_goes_through_the_pipe_alone(
@@ -282,7 +281,7 @@ def test_where_helpers_do_not_start_the_thread_does_the_work(
     assert message == "a helper process ended at its start (exit status 7); using threads"
 
 
-def test_a_helper_answers_what_is_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_answers_what_is_no_order() -> None:
     """It goes on afterwards."""
     answers = io.BytesIO()
     ended = threading.Event()
@@ -291,7 +290,6 @@ def test_a_helper_answers_what_is_no_order(monkeypatch: pytest.MonkeyPatch) -> N
     def leave(_status: int) -> None:
         ended.set()
 
-    monkeypatch.setattr(helper, "compress_batches", compress_batches)
     thread = threading.Thread(target=helper.serve, args=(orders, answers, leave), daemon=True)
     thread.start()
     assert ended.wait(5)
@@ -299,3 +297,11 @@ def test_a_helper_answers_what_is_no_order(monkeypatch: pytest.MonkeyPatch) -> N
     assert b"DecodeError" in answers.getvalue()
     assert b"ValidationError" in answers.getvalue()
     assert Answer() == Answer(done=0)
+
+
+def test_a_helper_calls_a_function_of_the_engine() -> None:
+    with HelperPool(1, module="pybak.mirror.helping") as helpers:
+        assert helpers.call("posixpath:basename", b"/a/b\xff") == b"b\xff"
+        with pytest.raises(HelperError, match=r"DecodeError|ValidationError"):
+            helpers.call("pybak.mirror.helping:copy_order", b"\xc1")
+        assert helpers.call("posixpath:dirname", b"/a/b") == b"/a"

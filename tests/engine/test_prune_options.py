@@ -11,6 +11,7 @@ from commands import PROJECT
 
 from pybak.cli import PruneRequest, main, prune_command
 from pybak.options import PruneOptions
+from pybak.options.notices import NoticeOptions
 from pybak.retention.policy import Policy
 from pybak.retention.run import policy_of
 from pybak.units import parse_duration
@@ -80,5 +81,5 @@ def test_what_the_documents_show_can_be_typed(text: str) -> None:
 
 
 def test_the_document_tells_every_rule() -> None:
-    for name in PruneOptions.model_fields:
+    for name in PruneOptions.model_fields.keys() - NoticeOptions.model_fields.keys():
         assert f"--{name.replace('_', '-')}" in RETENTION, name

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from restoring import foretell, restore, tree
 from restoring import plan as planned
 
+from pybak import looks
 from pybak.errors import ArchiveError, PyBakError
+from pybak.folders import Folders
 from pybak.formats.archive import Limits, TooLargeError
 from pybak.formats.opening import open_archive
 from pybak.problems import (
@@ -26,10 +28,9 @@ from pybak.problems import (
     EXISTS,
     STORAGE,
 )
-from pybak.restore import choose, metadata
+from pybak.restore import choose
 from pybak.restore.extract import extract_batch
 from pybak.restore.finish import finish, make_folders
-from pybak.restore.folders import Folders
 
 CLIMBING = [
     b"../out", b"a/../../out", b"..", b"a/..", b"..\\out", b"a\\..\\..\\out", b"/../out",
@@ -413,14 +414,14 @@ def test_what_took_the_place_of_a_fifo_keeps_its_mode(tmp_path: Path, what: str)
     victim.chmod(0o600)
     swapped = tmp_path / "swapped"
     swapped.symlink_to(victim) if what == "link" else swapped.hardlink_to(victim)
-    looks = metadata.Looks(-1, -1, 0o666, forge.NOON, sets_owner=False)
+    wanted = looks.Looks(-1, -1, 0o666, forge.NOON, sets_owner=False)
     fd = os.open(tmp_path, os.O_RDONLY)
     real = os.stat
     fifo = os.stat_result((stat.S_IFIFO | 0o600, *real(victim)[1:]))
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "stat", lambda *_, **__: fifo)
-            notes = metadata.dress_named(fd, b"swapped", looks, None)
+            notes = looks.dress_named(fd, b"swapped", wanted, None)
     finally:
         os.close(fd)
     assert stat.S_IMODE(victim.stat().st_mode) == 0o600
@@ -429,10 +430,10 @@ def test_what_took_the_place_of_a_fifo_keeps_its_mode(tmp_path: Path, what: str)
 
 def test_a_fifo_gets_its_mode(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
-    looks = metadata.Looks(-1, -1, 0o1641, forge.NOON, sets_owner=False)
+    wanted = looks.Looks(-1, -1, 0o1641, forge.NOON, sets_owner=False)
     fd = os.open(tmp_path, os.O_RDONLY)
     try:
-        assert metadata.dress_named(fd, b"fifo", looks, None) == []
+        assert looks.dress_named(fd, b"fifo", wanted, None) == []
     finally:
         os.close(fd)
     status = (tmp_path / "fifo").stat()

@@ -7,6 +7,7 @@ PATH_MAX work as well.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import OrderedDict
 from types import TracebackType
@@ -20,11 +21,17 @@ class Folders:
     """Open folders below `target` by path; keeps at most `capacity` of them. A context manager.
 
     Raises OSError if the target can't be opened. The target itself may be reached through links:
-    the person who named it chose them.
+    the person who named it chose them. With `inode`, device and inode, it must be that folder.
     """
 
-    def __init__(self, target: bytes, *, capacity: int = _CAPACITY) -> None:
+    def __init__(
+        self, target: bytes, *, capacity: int = _CAPACITY, inode: tuple[int, int] | None = None
+    ) -> None:
         self._root = os.open(target, _SEARCH & ~os.O_NOFOLLOW)
+        status = os.fstat(self._root)
+        if inode is not None and (status.st_dev, status.st_ino) != inode:
+            os.close(self._root)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         self._capacity = capacity
         self._open: OrderedDict[bytes, int] = OrderedDict()
         self._last: tuple[bytes, int] = (b"", self._root)
@@ -66,6 +73,12 @@ class Folders:
                 os.close(self._open.popitem(last=False)[1])
         return fd
 
+    def refresh(self) -> None:
+        """Close all but the target, so that the next ones are reached anew."""
+        self._last = (b"", self._root)
+        while self._open:
+            os.close(self._open.popitem()[1])
+
     def forget(self, path: bytes) -> None:
         """Close the folder `path` if it is open, because it is about to go away."""
         self._last = (b"", self._root)
@@ -75,9 +88,7 @@ class Folders:
 
     def close(self) -> None:
         """Close them all."""
-        for fd in self._open.values():
-            os.close(fd)
-        self._open.clear()
+        self.refresh()
         os.close(self._root)
 
     def __enter__(self) -> Self:

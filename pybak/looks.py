@@ -1,4 +1,4 @@
-"""What a restored file is given beside its content, and in which order.
+"""What a file that was restored or copied is given beside its content, and in which order.
 
 Owner, then attributes, then mode, then time: a new owner takes set-id bits and capabilities away,
 a mode may forbid to set attributes, and everything but the time leaves the time alone.
@@ -13,22 +13,27 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from pybak.attributes import path_in, set_attributes
-from pybak.formats.listing import NO_OWNER
-from pybak.restore.outcome import reason
+from pybak.errors import reason
 
+NO_OWNER: Final = -1
+"""Stands for a user or a group that is not known."""
 SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 _HAS_PATH_FDS: Final = hasattr(os, "O_PATH")
 _LOOK: Final = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Looks(NamedTuple):
-    """Owner, mode and time to be set. `uid` and `gid` are -1 and `mode` a default if unknown."""
+    """Owner, mode and time to be set. `uid` and `gid` are -1 and `mode` a default if unknown.
+
+    `done` is what was done to the file, for messages.
+    """
 
     uid: int
     gid: int
     mode: int
     mtime_ns: int
     sets_owner: bool
+    done: str = "restored"
 
 
 def dress(
@@ -51,7 +56,9 @@ def dress(
         except (OSError, OverflowError) as error:
             notes.append(_no_owner(looks, error))
     if xattrs is not None:
-        notes += _attribute_notes(fd, xattrs, is_owned, removes_others=removes_others)
+        notes += _attribute_notes(
+            fd, xattrs, looks, is_owned=is_owned, removes_others=removes_others
+        )
     mode = looks.mode
     if mode & SET_ID and not is_owned:
         mode = without_set_id(mode, os.fstat(fd), looks.uid, looks.gid)
@@ -60,12 +67,17 @@ def dress(
         os.utime(fd, ns=(looks.mtime_ns, looks.mtime_ns))
     except (OverflowError, OSError) as error:
         # Some network and FAT file systems hold contents only.
-        notes.append(f"restored, but its mode or time can't be set: {reason(error)}")
+        notes.append(f"{looks.done}, but its mode or time can't be set: {reason(error)}")
     return notes
 
 
 def dress_named(
-    folder_fd: int, name: bytes, looks: Looks, xattrs: Mapping[bytes, bytes] | None
+    folder_fd: int,
+    name: bytes,
+    looks: Looks,
+    xattrs: Mapping[bytes, bytes] | None,
+    *,
+    removes_others: bool = False,
 ) -> list[str]:
     """Do as `dress` does for what can't be opened: links, FIFOs, devices. Links have no mode."""
     notes: list[str] = []
@@ -76,8 +88,11 @@ def dress_named(
             is_owned = True
         except (OSError, OverflowError) as error:
             notes.append(_no_owner(looks, error))
-    if xattrs:
-        notes += _attribute_notes(path_in(folder_fd, name), xattrs, is_owned)
+    if xattrs or (xattrs is not None and removes_others):
+        notes += _attribute_notes(
+            path_in(folder_fd, name), xattrs, looks,
+            is_owned=is_owned, removes_others=removes_others,
+        )  # fmt: skip
     status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
     try:
         if not stat.S_ISLNK(status.st_mode):
@@ -85,7 +100,7 @@ def dress_named(
         times = (looks.mtime_ns, looks.mtime_ns)
         os.utime(name, ns=times, dir_fd=folder_fd, follow_symlinks=False)
     except (OverflowError, OSError) as error:
-        notes.append(f"restored, but its mode or time can't be set: {reason(error)}")
+        notes.append(f"{looks.done}, but its mode or time can't be set: {reason(error)}")
     return notes
 
 
@@ -119,14 +134,15 @@ def without_set_id(mode: int, status: os.stat_result, uid: int, gid: int) -> int
 
 
 def _no_owner(looks: Looks, error: Exception) -> str:
-    return f"restored, but its owner {looks.uid}:{looks.gid} can't be set: {reason(error)}"
+    return f"{looks.done}, but its owner {looks.uid}:{looks.gid} can't be set: {reason(error)}"
 
 
 def _attribute_notes(
     target: int | bytes,
     xattrs: Mapping[bytes, bytes],
-    is_owned: bool,
+    looks: Looks,
     *,
+    is_owned: bool,
     removes_others: bool = False,
 ) -> list[str]:
     # Capabilities are given like set-id bits: with the owner that they were meant for, or not.
@@ -134,7 +150,7 @@ def _attribute_notes(
         target, xattrs, privileged=is_owned and os.geteuid() == 0, remove_others=removes_others
     )
     return [
-        f"restored, but its attribute {name.decode(errors='backslashreplace')} can't be set: "
+        f"{looks.done}, but its attribute {name.decode(errors='backslashreplace')} can't be set: "
         f"{reason(error)}"
         for name, error in failed
     ]

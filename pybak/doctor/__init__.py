@@ -1,0 +1,1 @@
+"""What `pybak doctor` looks at. It changes nothing."""

@@ -1,0 +1,58 @@
+"""What an inbox run counts and names while it works; the report is made of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from pybak.problems import Problem
+
+DONE: Final = "done"
+DUPLICATE: Final = "duplicate"
+REMOVED: Final = "removed"
+"""Stored by an earlier round that kept it; now it is removed."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One file that was dealt with.
+
+    `destination` is where its copy lies; of a duplicate, that of what it repeats, and
+    `duplicate_of` is the path that had in its inbox. Paths may hold surrogate escapes.
+    """
+
+    path: str
+    status: str
+    destination: str
+    size: int
+    stored_size: int
+    sha256: str
+    duplicate_of: str | None = None
+
+
+@dataclass
+class Tally:
+    """The files of one run so far."""
+
+    results: list[Result] = field(default_factory=list)
+    waiting: list[Problem] = field(default_factory=list)
+    skipped: list[Problem] = field(default_factory=list)
+    failed: list[Problem] = field(default_factory=list)
+    known: int = 0
+    excluded: int = 0
+    bytes_read: int = 0
+    bytes_stored: int = 0
+
+    def count(self, status: str) -> int:
+        """Give how many files came to `status`."""
+        return sum(result.status == status for result in self.results)
+
+    def wait(self, path: bytes, code: str, message: str) -> None:
+        """Count a file that is left for the next round."""
+        self.waiting.append(Problem(os.fsdecode(path), code, message))
+
+    def fail(self, path: bytes, code: str, message: str) -> None:
+        """Count a file that failed."""
+        self.failed.append(Problem(os.fsdecode(path), code, message))

@@ -1,0 +1,1 @@
+"""Runs' log lines, from where Prefect keeps them: its server, or its database without one."""

@@ -1,0 +1,38 @@
+"""Waits of tests for what another process does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+
+class Patience(httpx.HTTPTransport):
+    """Asks a Prefect server again when SQLite is locked, as Prefect's own client does."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        for _ in range(40):
+            answer = super().handle_request(request)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            answer.close()
+            time.sleep(0.5)
+        return answer
+
+
+def api_client(url: str, **more: Any) -> httpx.Client:
+    """Give a client of a Prefect server's REST API."""
+    return httpx.Client(base_url=url, timeout=30, transport=Patience(), **more)
+
+
+def wait_for(what: str, look: Callable[[], Any], seconds: float = 90) -> Any:
+    """Look again and again until there is something, and give it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.25)
+    pytest.fail(f"{what}: nothing after {seconds:.0f} s")
