@@ -14,17 +14,32 @@ if TYPE_CHECKING:
     from blocks.catalog import CatalogUrl
     from blocks.folder_block import LocalFolder
     from blocks.gcs_block import GcsStorageBlock
+    from blocks.mail_server import MailServer
     from blocks.password import EncryptionPassword
+    from blocks.ping import Ping
     from blocks.s3_block import S3StorageBlock
+    from blocks.webhook import Webhook
 
-__all__ = ["CatalogUrl", "EncryptionPassword", "GcsStorageBlock", "LocalFolder", "S3StorageBlock"]
+__all__ = [
+    "CatalogUrl",
+    "EncryptionPassword",
+    "GcsStorageBlock",
+    "LocalFolder",
+    "MailServer",
+    "Ping",
+    "S3StorageBlock",
+    "Webhook",
+]
 
 _MODULES: Final = {
     "CatalogUrl": "catalog",
     "EncryptionPassword": "password",
     "GcsStorageBlock": "gcs_block",
     "LocalFolder": "folder_block",
+    "MailServer": "mail_server",
+    "Ping": "ping",
     "S3StorageBlock": "s3_block",
+    "Webhook": "webhook",
 }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from blocks.aws_session import AwsSession
@@ -55,7 +54,8 @@ def open_described(settings: Settings, path: str, address: str) -> Storage:
         from pybak.paths import user_path
         from pybak.storage.local_folder import FolderStorage
 
-        return FolderStorage(str(user_path(str(Path(settings.path, *names)))))
+        root = user_path(settings.path)
+        return FolderStorage(str(root.joinpath(*names)), root=str(root))
     prefix = "/".join([*filter(None, [settings.prefix.strip("/")]), *names])
     if isinstance(settings, S3Settings):
         from blocks.s3 import S3Storage

@@ -9,7 +9,7 @@ import json
 import os
 from typing import Any, Final
 
-from blocks.said import bare
+from pybak.bare import bare
 from pybak.errors import NotFoundError, PlanError, PyBakError, StorageError
 
 _LOG_IN: Final = "run gcloud auth application-default login, or check the key or the block"

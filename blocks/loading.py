@@ -10,11 +10,16 @@ from typing import Any, Final, TypeVar
 import httpx
 from prefect.blocks.core import Block
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_SERVER_EPHEMERAL_ENABLED,
+)
 
 from blocks.described import FolderSettings, Settings
-from blocks.said import bare
+from pybak.bare import bare
 from pybak.errors import PlanError, PyBakError, StorageError
+from pybak.prefect_refusals import is_passing, refused
 
 _B = TypeVar("_B", bound=Block)
 _ITSELF: Final = "name the storage itself, as in s3://BUCKET/PREFIX"
@@ -25,11 +30,13 @@ def load_block(kind: type[_B], name: str, document: str, otherwise: str) -> _B:
     """Give the block `document` of a type; messages call it `name`.
 
     Raises PlanError if there is none or it can't be read, and StorageError, which advises
-    `otherwise`, if Prefect's server can't be reached.
+    `otherwise`, if Prefect's server can't be reached, or refuses.
     """
     load: Any = kind.load
     try:
         block: _B = load(document, _sync=True)
+    except httpx.HTTPStatusError as error:
+        raise _refused(name, error) from error
     except (httpx.TransportError, RuntimeError) as error:
         # A RuntimeError is Prefect's when the server that it starts itself does not come up.
         raise _unreachable(name, otherwise) from error
@@ -52,6 +59,16 @@ def _unreachable(name: str, otherwise: str) -> StorageError:
         f"block {name}: Prefect's server {where}can't be reached; start it, or {otherwise}",
         retryable=True,
     )
+
+
+def _refused(name: str, error: httpx.HTTPStatusError) -> StorageError:
+    """Give the error for a server that answers, but not with what was asked for."""
+    url, code = PREFECT_API_URL.value() or "", error.response.status_code
+    told = refused(
+        bare(url) or "Prefect's server", error.request.url.path.removeprefix("/api"), code,
+        has_auth=PREFECT_API_AUTH_STRING.value() is not None,
+    )  # fmt: skip
+    return StorageError(f"block {name}: {told}", retryable=is_passing(code))
 
 
 def load_storage(slug: str, name: str) -> Settings:
@@ -92,6 +109,8 @@ def _documents(name: str, *, only: bool) -> list[tuple[str, str]]:
         with get_client(sync_client=True) as client:
             answer = client.request("POST", "/block_documents/filter", json=wanted)
             answer.raise_for_status()
+    except httpx.HTTPStatusError as error:
+        raise _refused(name, error) from error
     except (httpx.HTTPError, RuntimeError, ValueError) as error:
         raise _unreachable(name, _ITSELF) from error
     documents = [(found["block_type"]["slug"], found["name"]) for found in answer.json()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from blocks.said import bare
+from pybak.bare import bare
 from pybak.errors import NotFoundError, PlanError, PyBakError, StorageError
 
 MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})

@@ -1,20 +1,11 @@
-"""What servers and SDKs say, made fit to be shown: in one line, without what may be a secret."""
+"""What is wrong with an endpoint, in words without what may be a secret."""
 
 from __future__ import annotations
 
-import re
-from typing import Final
 from urllib.parse import urlsplit
 
+from pybak.bare import bare
 from pybak.errors import PlanError
-
-_USER: Final = re.compile(r"""(?:(?<=//)|(?<=endpoint: )|(?<=["'`])(?=[^\s"'`/]*:))[^\s"'`<>]*@""")
-_QUERY: Final = re.compile(r"\?[^\s\"'`<>]+")
-
-
-def bare(said: object) -> str:
-    """Give a text in one line, without the users, passwords and queries of its URLs."""
-    return _QUERY.sub("", _USER.sub("", " ".join(str(said).split())))
 
 
 def check_endpoint(endpoint: str | None) -> None:

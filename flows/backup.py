@@ -33,6 +33,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 from flows.support.cluster import dask_runner
+from flows.support.concluded import concluded
 from flows.support.fan_out import fan_out
 from flows.support.history import history_to_look_at
 from flows.support.interrupt import stop_on_signal
@@ -40,7 +41,6 @@ from flows.support.locks import job_locked
 from flows.support.record import failure_recorded
 from flows.support.screen import Screen
 from flows.support.side_by_side import side_by_side
-from flows.support.states import error_state, final_state
 from pybak.backup.assemble import Assembly
 from pybak.backup.catalog_base import JobHistory
 from pybak.backup.filter import Filtered
@@ -52,7 +52,6 @@ from pybak.catalog.failures import CatalogError
 from pybak.catalog.history import History
 from pybak.catalog.recorder import RunRecorder
 from pybak.display import escape
-from pybak.errors import PyBakError
 from pybak.home import catalog_url
 from pybak.options import BackupOptions
 from pybak.portable import from_portable
@@ -63,7 +62,6 @@ from tasks.compress import compress
 from tasks.compress_far import compress_far
 from tasks.copy_archive import copy_archive
 from tasks.discover import discover
-from tasks.email_report import email_report
 from tasks.encrypt import encrypt
 from tasks.filter import filter_files
 from tasks.plan import plan_batches
@@ -109,48 +107,51 @@ def backup(
         output: The archive's own path, instead of a folder and a name made from the time.
 
     """
-    try:
-        with ExitStack() as stack:
-            screen = stack.enter_context(Screen.current())
-            found = resolve_sources(
-                [from_portable(source) for source in sources], files_from=options.files_from
+    return concluded(
+        "backup", ARTIFACT_KEY, options, job or ", ".join(map(from_portable, sources)),
+        lambda: _run(sources, to, job, options, output),
+    )  # fmt: skip
+
+
+def _run(
+    sources: list[str], to: str | None, job: str | None, options: BackupOptions, output: str | None
+) -> Report:
+    with ExitStack() as stack:
+        screen = Screen.current()
+        found = resolve_sources(
+            [from_portable(source) for source in sources], files_from=options.files_from
+        )
+        scratch = None
+        if options.dry_run:
+            scratch = Path(stack.enter_context(TemporaryDirectory(prefix="pybak-plan-")))
+        else:
+            stack.enter_context(job_locked(found.job(job), options, screen))
+        run = stack.enter_context(
+            BackupRun(
+                found,
+                output=from_portable(output) if output else None,
+                to=from_portable(to) if to else None,
+                job=job,
+                options=options,
+                password=password_for(options.password_block),
+                scratch=scratch,
             )
-            scratch = None
-            if options.dry_run:
-                scratch = Path(stack.enter_context(TemporaryDirectory(prefix="pybak-plan-")))
-            else:
-                stack.enter_context(job_locked(found.job(job), options, screen))
-            run = stack.enter_context(
-                BackupRun(
-                    found,
-                    output=from_portable(output) if output else None,
-                    to=from_portable(to) if to else None,
-                    job=job,
-                    options=options,
-                    password=password_for(options.password_block),
-                    scratch=scratch,
-                )
-            )
-            stack.enter_context(stop_on_signal(run.request_cancel))
-            make = _plan_only if options.dry_run else _back_up
-            return final_state(make(run, screen))
-    except PyBakError as error:
-        get_run_logger().error("%s", error)
-        return error_state(error)
+        )
+        stack.enter_context(stop_on_signal(run.request_cancel))
+        make = _plan_only if options.dry_run else _back_up
+        return make(run, screen)
 
 
 def _plan_only(run: BackupRun, screen: Screen) -> Report:
     with history_to_look_at(screen.warn) as history:
         plan, kept = _compare(run, history, screen)
-        summary = run.plan_summary(plan, kept)
-    email_report(ARTIFACT_KEY, summary)
-    return summary
+        return run.plan_summary(plan, kept)
 
 
 def _back_up(run: BackupRun, screen: Screen) -> Report:
     recorder = RunRecorder(
         catalog_url(), run.run_id, kind="backup", job=run.job,
-        options=run.options.model_dump(), now=run.started_at,
+        options=run.options.model_dump(), now=run.started_at, flow_run=flow_run.id,
     )  # fmt: skip
     run.seq = recorder.seq
     for copy in run.copies.troubles():
@@ -177,10 +178,6 @@ def _back_up(run: BackupRun, screen: Screen) -> Report:
         if not recorder.problem:
             record_copies(report)
             report = _with_lacking(run, report)
-    if run.is_unchanged:
-        get_run_logger().info("%s", report.headline())
-    else:
-        email_report(ARTIFACT_KEY, report)
     return report
 
 

@@ -19,26 +19,24 @@ if __name__ == "__main__":
 from datetime import UTC, datetime
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 from flows.support.cluster import dask_runner
+from flows.support.concluded import concluded
 from flows.support.fan_out import fan_out
 from flows.support.interrupt import stop_on_signal
 from flows.support.record import failure_recorded
 from flows.support.screen import Screen
-from flows.support.states import error_state, final_state
 from pybak.catalog.recorder import RunRecorder
 from pybak.drill.run import DrillRun
-from pybak.errors import PyBakError
 from pybak.home import catalog_url
 from pybak.options.drill import DrillOptions
 from pybak.report import Report, RestoreReport
 from pybak.restore.run import RestoreRun
 from tasks.choose_sample import choose_sample
 from tasks.compare_restored import compare_restored
-from tasks.email_report import email_report
 from tasks.extract import extract
 from tasks.finish_restore import finish_restore
 from tasks.make_folders import make_folders
@@ -74,22 +72,24 @@ def drill(
         options: How much is restored, and where.
 
     """
-    try:
-        with (
-            DrillRun(job, options, catalog_url=catalog_url()) as run,
-            stop_on_signal(run.request_cancel),
-            Screen.current() as screen,
-        ):
-            return final_state(_drill(run, screen))
-    except PyBakError as error:
-        get_run_logger().error("%s", error)
-        return error_state(error)
+    return concluded(
+        "drill", ARTIFACT_KEY, options, job or "the only job", lambda: _run(job, options)
+    )
+
+
+def _run(job: str | None, options: DrillOptions) -> Report:
+    screen = Screen.current()
+    with (
+        DrillRun(job, options, catalog_url=catalog_url()) as run,
+        stop_on_signal(run.request_cancel),
+    ):
+        return _drill(run, screen)
 
 
 def _drill(run: DrillRun, screen: Screen) -> Report:
     recorder = RunRecorder(
         catalog_url(), run.run_id, kind="drill", job=run.job,
-        options=run.options.model_dump(), now=run.started_at,
+        options=run.options.model_dump(), now=run.started_at, flow_run=flow_run.id,
     )  # fmt: skip
     with failure_recorded(recorder, screen), run.locked(screen.waiting):
         screen.phase(CHOOSING)
@@ -103,7 +103,6 @@ def _drill(run: DrillRun, screen: Screen) -> Report:
         recorder, status=report.status, counts=run.evidence(report), now=datetime.now(UTC),
         message=report.headline(),
     )  # fmt: skip
-    email_report(ARTIFACT_KEY, report)
     return report
 
 

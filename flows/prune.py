@@ -20,24 +20,23 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.support.concluded import concluded
 from flows.support.interrupt import stop_on_signal
 from flows.support.record import failure_recorded
 from flows.support.screen import Screen
-from flows.support.states import error_state, final_state
 from pybak.catalog.failures import CatalogError
 from pybak.catalog.recorder import RunRecorder
-from pybak.errors import LockedError, PyBakError, StorageError
+from pybak.errors import LockedError, StorageError
 from pybak.home import catalog_url
 from pybak.options import PruneOptions
-from pybak.report import JobPrune
+from pybak.report import JobPrune, Report
 from pybak.retention.run import PruneRun
 from tasks._password import password_for
 from tasks.delete_archives import delete_archives
-from tasks.email_report import email_report
 from tasks.plan_prune import plan_prune
 from tasks.record_metadata import record_metadata
 
@@ -67,23 +66,20 @@ def prune(
         options: What to keep; at least one rule must be given.
 
     """
-    try:
-        with (
-            PruneRun(options, catalog_url=catalog_url(), password=_password(options)) as run,
-            stop_on_signal(run.request_cancel),
-            Screen.current() as screen,
-        ):
-            jobs = run.jobs(job)
-            if options.dry_run:
-                report = run.rehearse(jobs)
-            else:
-                alone = job is not None
-                report = run.report([_prune(run, name, screen, alone=alone) for name in jobs])
-            email_report(ARTIFACT_KEY, report)
-            return final_state(report)
-    except PyBakError as error:
-        get_run_logger().error("%s", error)
-        return error_state(error)
+    return concluded("prune", ARTIFACT_KEY, options, job or "all jobs", lambda: _run(job, options))
+
+
+def _run(job: str | None, options: PruneOptions) -> Report:
+    screen = Screen.current()
+    with (
+        PruneRun(options, catalog_url=catalog_url(), password=_password(options)) as run,
+        stop_on_signal(run.request_cancel),
+    ):
+        jobs = run.jobs(job)
+        if options.dry_run:
+            return run.rehearse(jobs)
+        alone = job is not None
+        return run.report([_prune(run, name, screen, alone=alone) for name in jobs])
 
 
 def _password(options: PruneOptions) -> bytes | None:
@@ -95,7 +91,7 @@ def _prune(run: PruneRun, job: str, screen: Screen, *, alone: bool) -> JobPrune:
     run_id = run.run_id if alone else str(uuid4())
     recorder = RunRecorder(
         catalog_url(), run_id, kind="prune", job=job, options=run.options.model_dump(),
-        now=run.started_at,
+        now=run.started_at, flow_run=flow_run.id,
     )  # fmt: skip
     try:
         with failure_recorded(recorder, screen), run.locked(job, screen.waiting):

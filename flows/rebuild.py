@@ -18,20 +18,18 @@ if __name__ == "__main__":
 
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.support.concluded import concluded
 from flows.support.interrupt import stop_on_signal
 from flows.support.screen import Screen
-from flows.support.states import error_state, final_state
-from pybak.errors import PyBakError
 from pybak.home import catalog_url
 from pybak.options.rebuild import RebuildOptions
 from pybak.portable import from_portable
 from pybak.rebuild.run import RebuildRun
 from pybak.report import Report
-from tasks.email_report import email_report
 from tasks.hash_volumes import hash_volumes
 from tasks.read_manifests import read_manifests
 from tasks.write_catalog import write_catalog
@@ -63,18 +61,21 @@ def rebuild(
         options: How it is done.
 
     """
-    try:
-        with (
-            RebuildRun(
-                [from_portable(name) for name in destinations], options, catalog_url=catalog_url()
-            ) as run,
-            stop_on_signal(run.request_cancel),
-            Screen.current() as screen,
-        ):
-            return final_state(_rebuild(run, screen))
-    except PyBakError as error:
-        get_run_logger().error("%s", error)
-        return error_state(error)
+    return concluded(
+        "rebuild", ARTIFACT_KEY, options, ", ".join(destinations),
+        lambda: _run(destinations, options),
+    )  # fmt: skip
+
+
+def _run(destinations: list[str], options: RebuildOptions) -> Report:
+    screen = Screen.current()
+    with (
+        RebuildRun(
+            [from_portable(name) for name in destinations], options, catalog_url=catalog_url()
+        ) as run,
+        stop_on_signal(run.request_cancel),
+    ):
+        return _rebuild(run, screen)
 
 
 def _rebuild(run: RebuildRun, screen: Screen) -> Report:
@@ -88,6 +89,4 @@ def _rebuild(run: RebuildRun, screen: Screen) -> Report:
         volumes = hash_volumes(run, steps)
         screen.phase(WRITING)
         write_catalog(run, steps, volumes, screen.waiting)
-    report = run.report(steps, volumes)
-    email_report(ARTIFACT_KEY, report)
-    return report
+    return run.report(steps, volumes)

@@ -20,18 +20,17 @@ if __name__ == "__main__":
 from datetime import UTC, datetime
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 from flows.support.cluster import dask_runner
+from flows.support.concluded import concluded
 from flows.support.fan_out import fan_out
 from flows.support.interrupt import stop_on_signal
 from flows.support.record import failure_recorded
 from flows.support.screen import Screen
-from flows.support.states import error_state, final_state
 from pybak.catalog.recorder import RunRecorder
-from pybak.errors import PyBakError
 from pybak.home import catalog_url
 from pybak.options import RestoreOptions
 from pybak.portable import from_portable
@@ -39,7 +38,6 @@ from pybak.report import Report
 from pybak.restore.ask import ask
 from pybak.restore.run import RestoreRun
 from tasks._password import password_for
-from tasks.email_report import email_report
 from tasks.extract import extract
 from tasks.finish_restore import finish_restore
 from tasks.make_folders import make_folders
@@ -77,30 +75,30 @@ def restore(
         options: What is restored and how.
 
     """
-    try:
-        url = catalog_url()
-        asked = ask(archive, job=job, at=options.at, catalog_url=url)
-        with (
-            asked.kept(url),
-            RestoreRun(asked.shares(url, options), from_portable(to), options) as run,
-            stop_on_signal(run.request_cancel),
-            Screen.current() as screen,
-        ):
-            if options.dry_run:
-                report: Report = run.rehearse(password_for(options.password_block))
-                email_report(ARTIFACT_KEY, report)
-            else:
-                report = _restore(run, asked.job, screen)
-            return final_state(report)
-    except PyBakError as error:
-        get_run_logger().error("%s", error)
-        return error_state(error)
+    return concluded(
+        "restore", ARTIFACT_KEY, options, job or archive,
+        lambda: _run(archive, to, job, options),
+    )  # fmt: skip
+
+
+def _run(archive: str, to: str, job: str | None, options: RestoreOptions) -> Report:
+    url = catalog_url()
+    asked = ask(archive, job=job, at=options.at, catalog_url=url)
+    screen = Screen.current()
+    with (
+        asked.kept(url),
+        RestoreRun(asked.shares(url, options), from_portable(to), options) as run,
+        stop_on_signal(run.request_cancel),
+    ):
+        if options.dry_run:
+            return run.rehearse(password_for(options.password_block))
+        return _restore(run, asked.job, screen)
 
 
 def _restore(run: RestoreRun, job: str | None, screen: Screen) -> Report:
     recorder = RunRecorder(
         catalog_url(), run.run_id, kind="restore", job=job or run.archive or "",
-        options=run.options.model_dump(), now=run.started_at,
+        options=run.options.model_dump(), now=run.started_at, flow_run=flow_run.id,
     )  # fmt: skip
     with failure_recorded(recorder, screen):
         plan = plan_restore(run)
@@ -125,5 +123,4 @@ def _restore(run: RestoreRun, job: str | None, screen: Screen) -> Report:
     record_metadata(
         recorder, status=report.status, counts=report.files.to_json(), now=datetime.now(UTC)
     )
-    email_report(ARTIFACT_KEY, report)
     return report

@@ -19,22 +19,20 @@ if __name__ == "__main__":
 from datetime import UTC, datetime
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.support.concluded import concluded
 from flows.support.interrupt import stop_on_signal
 from flows.support.record import failure_recorded
 from flows.support.screen import Screen
-from flows.support.states import error_state, final_state
 from pybak.catalog.recorder import RunRecorder
-from pybak.errors import PyBakError
 from pybak.home import catalog_url
 from pybak.options.transfer import TransferOptions
 from pybak.portable import from_portable
 from pybak.report import Report
 from pybak.transfer.run import TransferRun
-from tasks.email_report import email_report
 from tasks.record_metadata import record_metadata
 from tasks.transfer_archive import transfer_archive
 
@@ -70,28 +68,29 @@ def transfer(
         options: How it is done.
 
     """
-    try:
-        with (
-            TransferRun(
-                archives, from_portable(to), options, job=job, catalog_url=catalog_url()
-            ) as run,
-            stop_on_signal(run.request_cancel),
-            Screen.current() as screen,
-        ):
-            if options.dry_run:
-                report: Report = run.rehearse(run.find())
-                email_report(ARTIFACT_KEY, report)
-                return final_state(report)
-            return final_state(_transfer(run, job or ", ".join(archives), screen))
-    except PyBakError as error:
-        get_run_logger().error("%s", error)
-        return error_state(error)
+    return concluded(
+        "transfer", ARTIFACT_KEY, options, job or ", ".join(archives),
+        lambda: _run(archives, to, job, options),
+    )  # fmt: skip
+
+
+def _run(archives: list[str], to: str, job: str | None, options: TransferOptions) -> Report:
+    screen = Screen.current()
+    with (
+        TransferRun(
+            archives, from_portable(to), options, job=job, catalog_url=catalog_url()
+        ) as run,
+        stop_on_signal(run.request_cancel),
+    ):
+        if options.dry_run:
+            return run.rehearse(run.find())
+        return _transfer(run, job or ", ".join(archives), screen)
 
 
 def _transfer(run: TransferRun, what: str, screen: Screen) -> Report:
     recorder = RunRecorder(
         catalog_url(), run.run_id, kind="transfer", job=what, options=run.options.model_dump(),
-        now=run.started_at,
+        now=run.started_at, flow_run=flow_run.id,
     )  # fmt: skip
     with failure_recorded(recorder, screen), run.locked(run.find(), screen.waiting):
         sources = run.find()  # as they are now that nobody changes them
@@ -103,5 +102,4 @@ def _transfer(run: TransferRun, what: str, screen: Screen) -> Report:
             [transfer_archive(run, source, number) for number, source in enumerate(sources)]
         )
     record_metadata(recorder, status=report.status, counts=report.counts(), now=datetime.now(UTC))
-    email_report(ARTIFACT_KEY, report)
     return report

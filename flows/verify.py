@@ -19,26 +19,24 @@ if __name__ == "__main__":
 from datetime import UTC, datetime
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 from flows.support.cluster import dask_runner
+from flows.support.concluded import concluded
 from flows.support.fan_out import fan_out
 from flows.support.interrupt import stop_on_signal
 from flows.support.record import failure_recorded
 from flows.support.screen import Screen
-from flows.support.states import error_state, final_state
 from pybak.catalog.keeping import keep_archives
 from pybak.catalog.recorder import RunRecorder
-from pybak.errors import PyBakError
 from pybak.home import catalog_url
 from pybak.options import VerifyOptions
 from pybak.report import ArchiveCheck, Report
 from pybak.verify.run import VerifyRun, is_damage
 from pybak.verify.targets import UNREADABLE, Target, find_targets
 from tasks.check import check
-from tasks.email_report import email_report
 from tasks.plan_verify import plan_verify
 from tasks.record_metadata import record_metadata
 
@@ -70,25 +68,28 @@ def verify(
         options: How the check is made.
 
     """
-    try:
-        found = find_targets(archives, job=job, catalog_url=catalog_url())
-        there = [one.volumes for one in found if one.volumes is not None]
-        with (
-            keep_archives(there, catalog_url=catalog_url()),
-            VerifyRun(options, catalog_url=catalog_url()) as run,
-            stop_on_signal(run.request_cancel),
-            Screen.current() as screen,
-        ):
-            return final_state(_verify(run, found, job or ", ".join(archives), screen))
-    except PyBakError as error:
-        get_run_logger().error("%s", error)
-        return error_state(error)
+    return concluded(
+        "verify", ARTIFACT_KEY, options, job or ", ".join(archives),
+        lambda: _run(archives, job, options),
+    )  # fmt: skip
+
+
+def _run(archives: list[str], job: str | None, options: VerifyOptions) -> Report:
+    found = find_targets(archives, job=job, catalog_url=catalog_url())
+    there = [one.volumes for one in found if one.volumes is not None]
+    screen = Screen.current()
+    with (
+        keep_archives(there, catalog_url=catalog_url()),
+        VerifyRun(options, catalog_url=catalog_url()) as run,
+        stop_on_signal(run.request_cancel),
+    ):
+        return _verify(run, found, job or ", ".join(archives), screen)
 
 
 def _verify(run: VerifyRun, targets: list[Target], what: str, screen: Screen) -> Report:
     recorder = RunRecorder(
         catalog_url(), run.run_id, kind="verify", job=what,
-        options=run.options.model_dump(), now=run.started_at,
+        options=run.options.model_dump(), now=run.started_at, flow_run=flow_run.id,
     )  # fmt: skip
     with failure_recorded(recorder, screen):
         report = run.report(
@@ -106,7 +107,6 @@ def _verify(run: VerifyRun, targets: list[Target], what: str, screen: Screen) ->
             "damaged": sum(len(done.damaged) for done in report.archives),
         },
     )  # fmt: skip
-    email_report(ARTIFACT_KEY, report)
     return report
 
 

@@ -7,6 +7,7 @@ from prefect import get_run_logger, task
 from pybak.backup.filter import Filtered
 from pybak.backup.plan import BackupPlan
 from pybak.backup.run import BackupRun
+from pybak.units import format_count, format_size
 from tasks._settings import PLAIN
 
 
@@ -15,7 +16,9 @@ def plan_batches(run: BackupRun, kept: Filtered) -> BackupPlan:
     """Compare with the run's base; plan the batches, who takes them, and where."""
     plan = run.plan(kept)
     get_run_logger().info(
-        "%s: %d files, %d bytes in %d batches for %d workers (%s)",
-        run.chosen.mode, plan.files, plan.bytes, plan.batches, plan.workers, plan.cluster,
+        "%s: %s, %s in %s for %s (%s)",
+        run.chosen.mode, format_count(plan.files, "file"), format_size(plan.bytes),
+        format_count(plan.batches, "batch", "batches"), format_count(plan.workers, "worker"),
+        plan.cluster,
     )  # fmt: skip
     return plan

@@ -279,6 +279,35 @@ def _drill(request: cli.DrillRequest) -> int:
     return cli.emit(run_flow(load, parameters, request.view), request.view)
 
 
+def mirror_command() -> int:
+    """Run `python flows/mirror.py`; give the exit code."""
+    return cli.main(cli.mirror_command(_mirror))
+
+
+def _mirror(request: cli.MirrorRequest) -> int:
+    from pybak.mirror.run import MirrorRun
+
+    options = request.options
+    # Before a server is started for nothing.
+    with MirrorRun(request.source, request.destination, options, job=request.job) as run:
+        if options.dry_run:
+            return cli.emit(run.rehearse(run.compare()), request.view)
+        source, destination = run.source, run.destination
+
+    def load() -> Flow[..., State[Any]]:
+        from flows.mirror import mirror
+
+        return mirror
+
+    parameters = {
+        "source": to_portable(source),
+        "destination": to_portable(destination),
+        "job": request.job,
+        "options": options,
+    }
+    return cli.emit(run_flow(load, parameters, request.view), request.view)
+
+
 def transfer_command() -> int:
     """Run `python flows/transfer.py`; give the exit code."""
     return cli.main(cli.transfer_command(_transfer))

@@ -15,7 +15,7 @@ from flows.support.cluster import ClusterError, choose
 from flows.support.screen import Screen
 from pybak.backup.plan import DIRECT, HELPERS
 from pybak.errors import Interrupted, PyBakError
-from pybak.workers.pool import HelpersUnavailableError, helping
+from pybak.workers.pool import HelpersUnavailableError, current_pool, helping
 
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.5
@@ -62,7 +62,7 @@ def fan_out(
 @contextmanager
 def _helpers(cluster: str, workers: int, screen: Screen) -> Iterator[None]:
     """Have helper processes if they are wanted; where there can't be any, warn and go without."""
-    if cluster != HELPERS:
+    if cluster != HELPERS or current_pool() is not None:
         yield
         return
     try:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_open: list[Callable[[], None]] = []
+_asked = False
 
 
 def stop_at_once_on_signal() -> None:
@@ -29,23 +31,32 @@ def stop_at_once_on_signal() -> None:
 def stop_on_signal(on_stop: Callable[[], None]) -> Iterator[None]:
     """Call `on_stop` at the first signal to stop; a second SIGINT interrupts for good.
 
-    Outside of the main thread, where Python takes no signal handlers, it does nothing.
+    Of blocks inside each other all are told, and one that begins after the signal at once. Outside
+    of the main thread, where Python takes no signal handlers, it does nothing.
     """
+    global _asked
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    asked = False
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked = True
-        on_stop()
-
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    before = {}
+    if not _open:
+        _asked = False
+        before = {number: signal.signal(number, _handle) for number in _SIGNALS}
+    _open.append(on_stop)
     try:
+        if _asked:
+            on_stop()
         yield
     finally:
+        _open.pop()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _handle(number: int, _frame: FrameType | None) -> None:
+    global _asked
+    if _asked and number == signal.SIGINT:
+        raise KeyboardInterrupt
+    _asked = True
+    for on_stop in tuple(_open):
+        on_stop()

@@ -11,10 +11,11 @@ from flows.support.screen import Screen
 from pybak.catalog.locks import job_lock, waiting_seconds
 from pybak.home import catalog_url
 from pybak.options import BackupOptions
+from pybak.options.inbox import InboxOptions
 
 
 @contextmanager
-def job_locked(job: str, options: BackupOptions, screen: Screen) -> Iterator[None]:
+def job_locked(job: str, options: BackupOptions | InboxOptions, screen: Screen) -> Iterator[None]:
     """Hold the job's lock; Ctrl-C and the like end the waiting for it.
 
     Raises LockedError if another run has it for too long, Interrupted.

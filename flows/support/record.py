@@ -6,15 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from prefect import get_run_logger
+
 from flows.support.screen import Screen
 from flows.support.states import ended_as
 from pybak.catalog.recorder import RunRecorder
+from pybak.display import printable
 from tasks.record_metadata import record_metadata
 
 
 @contextmanager
 def failure_recorded(recorder: RunRecorder, screen: Screen) -> Iterator[None]:
-    """Record the failure of what is done inside; say when the catalog can't be used."""
+    """Record the failure of what is done inside; say when the catalog can't be used.
+
+    The log begins with which run of which job this is.
+    """
+    get_run_logger().info("run %s of job %s", recorder.run_id, printable(recorder.job))
     if recorder.problem:
         screen.warn(f"{recorder.problem}; this run is not in the history")
     try:

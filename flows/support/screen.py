@@ -1,16 +1,19 @@
 """What a person at a terminal sees while a flow runs.
 
 The command makes the screen that its flow finds with `Screen.current`; a flow that runs
-elsewhere finds one that shows nothing.
+elsewhere finds one that tells Prefect how far it is.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Self
 
+from flows.support.published import PublishedProgress
 from pybak.progress import ProgressLine, Sampler
 
 _REFRESH_SECONDS = 0.2
@@ -19,7 +22,9 @@ _REFRESH_SECONDS = 0.2
 class Screen:
     """The live line of one run; a context manager that takes it away at the end."""
 
-    def __init__(self, line: ProgressLine | None, *, quiet: bool = False) -> None:
+    def __init__(
+        self, line: ProgressLine | PublishedProgress | None, *, quiet: bool = False
+    ) -> None:
         """Draw on `line`, or nowhere; with `quiet` only warnings are told."""
         self._line = line
         self._quiet = quiet
@@ -28,12 +33,26 @@ class Screen:
 
     @staticmethod
     def current() -> Screen:
-        """Give the screen of the command that runs this flow, or one that shows nothing."""
-        return _current.get() or Screen(None)
+        """Give the screen of the command that runs this flow, or one that tells Prefect."""
+        return _current.get() or Screen(PublishedProgress.of_this_run())
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether a command shows it; not in a flow that a deployment runs."""
+        return isinstance(self._line, ProgressLine)
 
     def show(self) -> None:
         """Be the screen of the flows that run from here on."""
         _current.set(self)
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Be what `current` gives inside the block."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
 
     def scanned(self, files: int, size_bytes: int) -> None:
         """Say how much the walk has found."""
@@ -70,7 +89,7 @@ class Screen:
         if self._line is not None:
             self._line.write(f"pybak: warning: {text}")
 
-    def _follow(self, line: ProgressLine, folder: Path) -> None:
+    def _follow(self, line: ProgressLine | PublishedProgress, folder: Path) -> None:
         sampler = Sampler(folder)
         while not self._done.wait(_REFRESH_SECONDS):
             seen = sampler.read()

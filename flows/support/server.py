@@ -1,35 +1,49 @@
 """One Prefect server for a command: found if one runs, else started and stopped again.
 
-Nothing here imports Prefect, so that the server starts while Prefect is being imported.
+How one is found is in `pybak.prefect_server`. Nothing here imports Prefect, so that the server
+starts while Prefect is being imported.
 """
 
 from __future__ import annotations
 
 import fcntl
-import http.client
-import json
 import os
 import socket
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
-from urllib.parse import urlsplit
 
-from pybak.errors import PyBakError
 from pybak.home import CATALOG_VARIABLE
 from pybak.password import PASSWORD_VARIABLE
+from pybak.prefect_server import (
+    DEFAULT_URL,
+    PasswordError,
+    ServerError,
+    find_server,
+    is_healthy,
+    is_own_listener,
+    prefect_home,
+    standing_server,
+)
 
-DEFAULT_URL: Final = "http://127.0.0.1:4200/api"
-_PROBE_SECONDS = 2.0
+__all__ = [
+    "DEFAULT_URL",
+    "PasswordError",
+    "ServerError",
+    "TemporaryServer",
+    "find_server",
+    "is_healthy",
+    "is_own_listener",
+    "standing_server",
+]
+
 _START_SECONDS = 120.0  # migrations of a first database on a slow disk
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.03
-_LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
 _SECRETS: Final = (PASSWORD_VARIABLE, CATALOG_VARIABLE)
 
 # What makes a server that lives for minutes start quickly. The names with two underscores are
@@ -44,84 +58,6 @@ _SERVER_SETTINGS: Final = {
 }
 
 
-class ServerError(PyBakError):
-    """No Prefect server could be reached or started."""
-
-
-def find_server(environ: Mapping[str, str], version: str) -> str | None:
-    """Give the API address of a Prefect server to use, or None if one must be started.
-
-    `PREFECT_API_URL`, from the environment or Prefect's active profile, decides alone if it is
-    set; else a server of the same `version` at Prefect's default address is used if it is the
-    user's own. Raises ServerError if the named server does not answer.
-    """
-    if url := environ.get("PREFECT_API_URL") or _profile_url(environ):
-        if not is_healthy(url):
-            raise ServerError(
-                f"{url}: no Prefect server answers; start it (`prefect server start`), "
-                "or unset PREFECT_API_URL"
-            )
-        return url
-    default = urlsplit(DEFAULT_URL)
-    is_ours = default.port is not None and is_own_listener(default.port)
-    if is_ours and _get(DEFAULT_URL + "/admin/version") == version:
-        return DEFAULT_URL
-    return None
-
-
-def _profile_url(environ: Mapping[str, str]) -> str | None:
-    """Give the API address that `prefect config set` wrote into the active profile."""
-    path = environ.get("PREFECT_PROFILES_PATH") or _prefect_home(environ) / "profiles.toml"
-    try:
-        profiles = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        name = environ.get("PREFECT_PROFILE") or profiles["active"]
-        url = profiles["profiles"][name]["PREFECT_API_URL"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(url)
-
-
-def _prefect_home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
-
-
-def is_own_listener(port: int, table: Path = Path("/proc/net/tcp")) -> bool:
-    """Whether this user or root listens on a port of the loopback address (Linux only).
-
-    A server of someone else's would learn paths and options, and could tell any state.
-    """
-    try:
-        rows = table.read_text().splitlines()[1:]
-    except OSError:
-        return False
-    for row in rows:
-        fields = row.split()
-        if int(fields[1].rsplit(":", 1)[1], 16) == port and fields[3] == _LISTENING:
-            return int(fields[7]) in (0, os.geteuid())
-    return False
-
-
-def is_healthy(url: str) -> bool:
-    """Whether a Prefect server answers at this API address."""
-    return _get(url.rstrip("/") + "/health") is True
-
-
-def _get(url: str) -> object:
-    """Fetch a small JSON document; None for any failure."""
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    try:
-        connection = kind(parts.netloc, timeout=_PROBE_SECONDS)
-        try:
-            connection.request("GET", parts.path)
-            response = connection.getresponse()
-            return json.loads(response.read()) if response.status == http.client.OK else None
-        finally:
-            connection.close()
-    except (OSError, ValueError, http.client.HTTPException):
-        return None
-
-
 def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """Give the environment without passwords, which are no business of a server."""
     return {name: value for name, value in environ.items() if name not in _SECRETS}
@@ -129,7 +65,7 @@ def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _take_turn(environ: Mapping[str, str]) -> int | None:
     """Hold the lock under which servers of one Prefect home start; None where there is none."""
-    home = _prefect_home(environ)
+    home = prefect_home(environ)
     try:
         home.mkdir(parents=True, exist_ok=True)
         lock = os.open(home / "pybak-start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -55,7 +55,7 @@ def run_flow(
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             state = flow(**parameters, return_state=True)
         drain()
-    return _report(state)
+    return report_of(state)
 
 
 @contextmanager
@@ -95,7 +95,8 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _report(state: State[Any]) -> Report:
+def report_of(state: State[Any]) -> Report:
+    """Give the report that a flow's final state carries. Raises the error that ended the flow."""
     from flows.support.states import take_outcome
 
     # `state.result()` starts an event loop and looks for stored results, a second for nothing:

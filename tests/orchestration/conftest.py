@@ -1,4 +1,4 @@
-"""A whole Prefect server, with its scheduler, for the tests of deployments."""
+"""A whole Prefect server, with its scheduler and our settings, for the tests of deployments."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from waiting import api_client
+
+from deployments.start import settings
 
 _START_SECONDS = 180
 
@@ -30,7 +35,7 @@ def full_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             [sys.executable, "-m", "prefect", "server", "start", "--no-ui",
              "--host", "127.0.0.1", "--port", str(port)],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            env=os.environ | {"PREFECT_HOME": str(folder / "home")},
+            env=os.environ | settings() | {"PREFECT_HOME": str(folder / "home")},
         ) as process,
     ):  # fmt: skip
         try:
@@ -61,5 +66,15 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: os.Path
 @pytest.fixture
 def full_api(full_server: str) -> Iterator[httpx.Client]:
     """Give a client of that server's REST API."""
-    with httpx.Client(base_url=full_server, timeout=30) as client:
+    with api_client(full_server) as client:
+        yield client
+
+
+@pytest.fixture
+def full_client(full_server: str) -> Iterator[SyncPrefectClient]:
+    """Give Prefect's own client of that server, which code in this process uses too."""
+    with (
+        temporary_settings({PREFECT_API_URL: full_server}),
+        get_client(sync_client=True) as client,
+    ):
         yield client

@@ -1,142 +1,41 @@
-"""Deployments as an operator makes them: prefect.yaml and serve.py against a whole server."""
+"""`serve.py` against a whole server: one process that runs what is due."""
 
 from __future__ import annotations
 
-import json
+import gzip
 import os
 import signal
 import subprocess
 import sys
-import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 from commands import PROJECT
-from prefect.cli.deploy._models import (
-    ConcurrencyLimitSpec,
-    DeploymentConfig,
-    PrefectYamlModel,
-    RawScheduleConfig,
-    WorkPoolConfig,
-)
-from prefect.client.schemas.objects import ConcurrencyLimitConfig
-from prefect.utilities.importtools import import_object
-from pydantic import BaseModel
+from prefect.client.orchestration import SyncPrefectClient
+from waiting import wait_for
 
-EXAMPLE = PROJECT / "deployments" / "prefect.yaml"
-
-
-def unknown_keys(data: Mapping[str, Any]) -> list[str]:
-    """List the keys of a prefect.yaml that Prefect would silently ignore."""
-
-    def strangers(model: type[BaseModel], part: Mapping[str, Any], where: str) -> list[str]:
-        known = set(model.model_fields) | {f.alias for f in model.model_fields.values()}
-        return [f"{where}{key}" for key in part if key not in known]
-
-    found = strangers(PrefectYamlModel, data, "")
-    for deployment in data["deployments"]:
-        where = f"{deployment['name']}."
-        found += strangers(DeploymentConfig, deployment, where)
-        found += strangers(WorkPoolConfig, deployment.get("work_pool", {}), f"{where}work_pool.")
-        limit = deployment.get("concurrency_limit")
-        if isinstance(limit, dict):
-            found += strangers(ConcurrencyLimitSpec, limit, f"{where}concurrency_limit.")
-    return found
-
-
-@pytest.fixture(scope="module")
-def example() -> dict[str, Any]:
-    value: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
-    return value
-
-
-def test_the_example_has_no_key_that_prefect_would_ignore(example: dict[str, Any]) -> None:
-    assert unknown_keys(example) == []
-    PrefectYamlModel.model_validate(example)
-    for deployment in example["deployments"]:
-        for schedule in deployment["schedules"]:
-            RawScheduleConfig.model_validate(schedule)  # forbids what it does not know
-        ConcurrencyLimitConfig.model_validate(deployment["concurrency_limit"])
-
-
-@pytest.mark.parametrize("place", ["", "deployment", "work_pool", "concurrency_limit"])
-def test_a_mistyped_key_is_found(example: dict[str, Any], place: str) -> None:
-    spoilt = json.loads(json.dumps(example))
-    deployment = spoilt["deployments"][0]
-    {"": spoilt, "deployment": deployment}.get(place, deployment.get(place))["typo"] = 1
-    assert [key.split(".")[-1] for key in unknown_keys(spoilt)] == ["typo"]
-
-
-def test_the_examples_parameters_are_ones_that_the_flow_takes(example: dict[str, Any]) -> None:
-    for deployment in example["deployments"]:
-        flow = import_object(str(PROJECT / deployment["entrypoint"]))
-        flow.validate_parameters(deployment["parameters"])
-
-
-def prefect(url: str, *words: str, home: Path) -> str:
-    """Run Prefect's own command in the project's folder; give what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *words],
-        cwd=PROJECT, env=os.environ | {"PREFECT_API_URL": url, "HOME": str(home)},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def wait_for(what: str, look: Callable[[], Any], seconds: float = 90) -> Any:
-    """Look again and again until there is something, and give it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.25)
-    pytest.fail(f"{what}: nothing after {seconds:.0f} s")
-
-
-def test_the_two_minute_schedule_of_the_example_gets_runs(
-    full_server: str, full_api: httpx.Client, tmp_path: Path
-) -> None:
-    """A scheduler that plans nothing looks healthy otherwise: only this shows it."""
-    full_api.post("/work_pools/", json={"name": "backup", "type": "process"}).raise_for_status()
-    prefect(
-        full_server, "deploy", "--all", "--prefect-file", "deployments/prefect.yaml", home=tmp_path
-    )
-    name = "/deployments/name/backup/documents-every-two-minutes"
-    deployed = full_api.get(name).raise_for_status().json()
-    assert deployed["paused"]
-    assert [schedule["schedule"]["interval"] for schedule in deployed["schedules"]] == [120]
-    assert deployed["parameters"]["sources"] == [f"{tmp_path}/Documents"]
-    assert deployed["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
-    assert deployed["global_concurrency_limit"]["limit"] == 1
-
-    full_api.post(f"/deployments/{deployed['id']}/resume_deployment").raise_for_status()
-
-    def scheduled() -> list[Any]:
-        wanted = {
-            "deployments": {"id": {"any_": [deployed["id"]]}},
-            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
-        }
-        runs: list[Any] = full_api.post("/flow_runs/filter", json=wanted).json()
-        return runs
-
-    assert len(wait_for("Scheduled runs", scheduled)) >= 3
-    full_api.post(f"/deployments/{deployed['id']}/pause_deployment").raise_for_status()
+from blocks import LocalFolder
+from deployments import definitions
+from deployments.applying import apply, ensure_pool
+from deployments.serve import refuse_pooled
+from pybak.errors import PlanError
 
 
 @contextmanager
-def served(url: str, folder: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+def served(
+    url: str, folder: Path, *words: str, home: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    env = os.environ | {"PREFECT_API_URL": url} | ({"HOME": str(home)} if home else {})
     with (
         (folder / "serve.log").open("wb") as log,
         subprocess.Popen(
             [sys.executable, str(PROJECT / "deployments" / "serve.py"), *words],
-            cwd=folder, env=os.environ | {"PREFECT_API_URL": url},
+            cwd=folder, env=env,
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         ) as process,
     ):  # fmt: skip
@@ -243,6 +142,97 @@ def test_serving_without_a_server_says_what_to_start(tmp_path: Path) -> None:
     with served("http://127.0.0.1:9/api", tmp_path, ".", "--to", "backups") as process:
         assert process.wait(60) == 1
     said = (tmp_path / "serve.log").read_text()
-    assert "prefect server start" in said
+    assert "python deployments/start.py server" in said
     assert "Traceback" not in said
     assert not (tmp_path / "backups").exists()
+
+
+def test_what_to_serve_must_be_said(tmp_path: Path) -> None:
+    for words, told in {
+        (): "--deployment NAME, or --all",
+        ("docs",): "--to",
+        ("docs", "--all"): "not both",
+        ("--all", "--to", "x"): "not both",
+    }.items():
+        with served("http://127.0.0.1:9/api", tmp_path, *words) as process:
+            assert process.wait(60) == 2
+        assert told in (tmp_path / "serve.log").read_text()
+
+
+def runs_of(deployments: list[str], api: httpx.Client) -> None:
+    for one in api.post("/deployments/filter", json={}).json():
+        if one["name"] in deployments:
+            api.delete(f"/deployments/{one['id']}").raise_for_status()
+
+
+@pytest.fixture
+def serving_the_file(
+    full_server: str,
+    full_api: httpx.Client,
+    full_client: SyncPrefectClient,
+    tmp_path: Path,
+) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """Serve two deployments of prefect.yaml; give the home of who does, and the process."""
+    names = ["inbox-every-two-minutes", "documents-prune-nightly"]
+    runs_of(names, full_api)
+    (tmp_path / "pybak-inbox").mkdir()
+    (tmp_path / "Backups").mkdir()
+    LocalFolder(path=str(tmp_path / "Backups")).save(definitions.DESTINATION)  # as deploy.py does
+    words = ("--deployment", "inbox", "--deployment", names[1])
+    with served(full_server, tmp_path, *words, home=tmp_path) as process:
+
+        def ready() -> bool:
+            assert process.poll() is None, (tmp_path / "serve.log").read_text()
+            found = full_api.post("/deployments/filter", json={}).json()
+            return {one["name"] for one in found} >= set(names)
+
+        wait_for("the deployments", ready)
+        yield tmp_path, process
+    runs_of(names, full_api)
+    LocalFolder.delete(definitions.DESTINATION)
+
+
+def test_deployments_of_the_file_are_served_as_workers_would_run_them(
+    serving_the_file: tuple[Path, subprocess.Popen[bytes]], full_api: httpx.Client
+) -> None:
+    home, process = serving_the_file
+    wanted = {one.full_name: one for one in definitions.load({})}
+    for name in ("inbox/inbox-every-two-minutes", "prune/documents-prune-nightly"):
+        there = full_api.get(f"/deployments/name/{name}").raise_for_status().json()
+        assert there["work_pool_name"] is None
+        assert there["paused"] == wanted[name].paused
+        assert there["tags"] == wanted[name].tags
+        assert there["description"] == wanted[name].description
+        assert there["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+        assert there["global_concurrency_limit"]["limit"] == 1
+        assert [one["slug"] for one in there["schedules"]] == [
+            one.slug for one in wanted[name].schedules
+        ]
+        assert there["parameters"]["options"] == wanted[name].parameters["options"]
+    inbox = full_api.get("/deployments/name/inbox/inbox-every-two-minutes").json()
+    assert inbox["parameters"]["source"] == f"{home}/pybak-inbox"
+    assert inbox["parameters"]["destination"] == "block:backups/inbox"
+
+    (home / "pybak-inbox" / "report.csv").write_text("a;b\n")
+    os.utime(home / "pybak-inbox" / "report.csv", (1_700_000_000, 1_700_000_000))
+    started = full_api.post(f"/deployments/{inbox['id']}/create_flow_run", json={})
+    started.raise_for_status()
+    taken = wait_for(
+        "the file", lambda: list((home / "Backups" / "inbox").glob("report.csv_*.gz")), 120
+    )
+    assert gzip.decompress(taken[0].read_bytes()) == b"a;b\n"
+    os.kill(process.pid, signal.SIGINT)
+    process.wait(90)
+    assert full_api.get(f"/deployments/{inbox['id']}").json()["paused"]
+
+
+def test_what_workers_run_is_not_served_as_well(full_client: SyncPrefectClient) -> None:
+    [rebuild] = definitions.choose(definitions.load({}), ["rebuild"])
+    ensure_pool(full_client, "backup", "process")
+    apply(full_client, rebuild)
+    told = (
+        "rebuild/rebuild-on-request: workers of the pool backup run it; .*"
+        "prefect deployment delete rebuild/rebuild-on-request"
+    )
+    with pytest.raises(PlanError, match=told):
+        refuse_pooled(full_client, rebuild)

@@ -6,7 +6,6 @@ import bz2
 import filecmp
 import gzip
 import hashlib
-import inspect
 import json
 import os
 import re
@@ -24,12 +23,14 @@ import zstandard
 from backing_up import MANIFEST, back_up
 from commands import PROJECT, Commands
 
-from flows.verify import verify
+from deployments.clients import clients
+from deployments.definitions import Definition
 from pybak import cli
 from pybak.cli import program
+from pybak.cli.inbox import inbox_command
 from pybak.formats import suffixes
 from pybak.formats.streams import TAR_FORMATS, codec, engine_name
-from pybak.options import BackupOptions, VerifyOptions
+from pybak.options import BackupOptions
 
 README = (PROJECT / "README.md").read_text()
 MIGRATION = (PROJECT / "docs" / "migration.md").read_text()
@@ -183,7 +184,7 @@ def test_the_lines_about_passwords_volumes_and_restoring_work_as_they_stand(
     assert "part 1 of 20" in done.stdout
 
 
-@pytest.mark.parametrize("line", typed(MIGRATION))
+@pytest.mark.parametrize("line", [one for one in typed(MIGRATION) if "flows/backup.py" in one])
 def test_each_command_of_the_migration_page_makes_a_backup(
     line: str, run_command: Commands, tmp_path: Path
 ) -> None:
@@ -214,6 +215,21 @@ def test_the_configuration_on_the_migration_page_is_valid(
     assert done.rc == 0, done
 
 
+def test_each_mirror_of_the_migration_page_copies_the_folder(
+    run_command: Commands, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("\n".join(typed(MIGRATION, "json")))
+    lines = [line for line in typed(MIGRATION) if "flows/mirror.py" in line]
+    assert len(lines) >= 2
+    letters(tmp_path)
+    for number, line in enumerate(lines):
+        (tmp_path / "letters" / f"new{number}.txt").write_text(line)
+        done = run_command("mirror", *shlex.split(line)[2:], "--json")
+        assert (done.rc, done.json["status"]) == (0, "success"), done
+        assert_same(tmp_path / "letters", tmp_path / "copy")
+    assert (tmp_path / "copy.log").stat().st_size > 0
+
+
 def test_every_option_that_the_documents_name_exists() -> None:
     commands = [
         cli.backup_command(lambda _: 0),
@@ -223,13 +239,17 @@ def test_every_option_that_the_documents_name_exists() -> None:
         cli.rebuild_command(lambda _: 0),
         cli.drill_command(lambda _: 0),
         cli.transfer_command(lambda _: 0),
+        inbox_command(lambda _: 0),
+        cli.mirror_command(lambda _: 0),
         *(make() for make in program.COMMANDS.values()),
+        *clients.commands.values(),
     ]
     known = {name for command in commands for p in command.params for name in p.opts}
     elsewhere = {
         "--every", "--full", "--pool", "--type", "--all", "--prefect-file", "--no-prompt",
         "--rm", "--user", "--build-arg", "--passphrase", "--is-split", "--split-chunk-mb",
         "--sources", "--output-dir", "--algo", "--dest-type", "--original-base-filename",
+        "--start", "--deployment", "--now",
         "--streams", "--env-file", "--acls", "--xattrs", "--xattrs-include", "--file",
         "--nthreads", "--nworkers", "--no-dashboard", "--host", "--port",
     }  # fmt: skip
@@ -269,11 +289,14 @@ def test_every_module_of_the_page_about_architecture_exists() -> None:
 
 def test_the_snippets_of_the_page_about_operations_are_valid() -> None:
     blocks = re.findall(r"^```yaml\n(.*?)^```$", OPERATIONS, re.MULTILINE | re.DOTALL)
-    parameters, [check] = map(yaml.safe_load, blocks)
+    anchors = "a: &one-at-a-time {limit: 1}\nb: &worked-by {name: backup}\nc:\n"
+    parameters = yaml.safe_load(blocks[0])
+    [check] = yaml.safe_load(anchors + blocks[1])["c"]
     BackupOptions.model_validate(parameters["parameters"]["options"])
-    assert check["entrypoint"] == "flows/verify.py:verify"
-    VerifyOptions.model_validate(check["parameters"].pop("options"))
-    assert set(check["parameters"]) <= set(inspect.signature(verify.fn).parameters)
+    check["concurrency_limit"] |= {
+        "collision_strategy": "CANCEL_NEW", "grace_period_seconds": 120,
+    }  # fmt: skip
+    Definition.model_validate(check).check_parameters()
 
 
 def test_every_program_that_a_test_needs_is_installed_by_ci() -> None:

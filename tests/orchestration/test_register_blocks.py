@@ -61,6 +61,11 @@ def test_they_are_made_once_and_again_changes_nothing(
         "PYBAK_BLOCK_GCS_BUCKET": "archive",
         "PYBAK_BLOCK_GCS_KEY_FILE": str(key_file),
         "PYBAK_BLOCK_GCS_STORAGE_CLASS": "NEARLINE",
+        "PYBAK_BLOCK_MAIL_HOST": "smtp.example.org",
+        "PYBAK_BLOCK_MAIL_SENDER": "nas@example.org",
+        "PYBAK_BLOCK_MAIL_RECIPIENTS": "you@example.org, me@example.org",
+        "PYBAK_BLOCK_MAIL_USER": "nas",
+        "PYBAK_BLOCK_MAIL_PASSWORD": "hunter2",
     }
     command = [sys.executable, str(PROJECT / "deployments" / "register_blocks.py")]
     done = subprocess.run(
@@ -72,6 +77,7 @@ def test_they_are_made_once_and_again_changes_nothing(
         "pybak-encryption-password/env-photos", "pybak-catalog-url/catalog",
         "pybak-local-folder/folder", "aws-credentials/env-offsite",
         "pybak-s3-storage/env-offsite", "gcp-credentials/gcs", "pybak-gcs-storage/gcs",
+        "pybak-mail-server/mail",
     ]  # fmt: skip
     assert [line for line in done.stdout.splitlines() if ": made" in line] == [
         f"{name}: made" for name in documents
@@ -116,6 +122,9 @@ def _updated(api: httpx.Client) -> dict[str, str]:
         ({"S3_BUCKET": "archive", "S3_CONCURRENCY": "hunter2"}, "S3_…: concurrency: makes no"),
         ({"FOLDER_PATH": "hunter2"}, "FOLDER_…: path: makes no LocalFolder"),
         ({"GCS_BUCKET": "archive", "GCS_KEY_FILE": "/hunter2"}, "GCS_KEY_FILE: can't be read"),
+        ({"MAIL_HOST": "localhost"}, "MAIL_…: recipients, sender: makes no MailServer"),
+        ({"WEBHOOK_URL": "hunter2"}, "WEBHOOK_…: url: makes no Webhook"),
+        ({"PING_URL": "hunter2"}, "PING_…: url: makes no Ping"),
     ],
 )
 def test_what_makes_no_block_is_told_without_its_value(

@@ -88,7 +88,7 @@ def test_all_types_are_registered_by_the_package(
         env={"PREFECT_API_URL": prefect_server, "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
         stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=120, text=True,
     )  # fmt: skip
-    assert "registered 5 blocks" in done.stdout
+    assert "registered 8 blocks" in done.stdout
     for slug in ("pybak-s3-storage", "pybak-gcs-storage", "pybak-local-folder"):
         assert prefect_api.get(f"/block_types/slug/{slug}").status_code == 200
 

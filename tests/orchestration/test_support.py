@@ -220,9 +220,13 @@ def test_every_end_is_recorded(
     """No run stays open in the catalog, whatever ended it."""
     told: dict[str, Any] = {}
     monkeypatch.setattr(record, "record_metadata", lambda _recorder, **how: told.update(how))
-    recorder: Any = SimpleNamespace(problem=None)
+    recorder: Any = SimpleNamespace(problem=None, run_id="1", job="docs")
     before = datetime.now(UTC)
-    with pytest.raises(type(error)), record.failure_recorded(recorder, Screenless()):
+    with (
+        disable_run_logger(),
+        pytest.raises(type(error)),
+        record.failure_recorded(recorder, Screenless()),
+    ):
         raise error
     assert told["status"] == status
     assert "\n" not in told["message"]
@@ -241,8 +245,10 @@ class Screenless:
 
 def test_a_catalog_that_can_not_be_used_is_told() -> None:
     screen = Screenless()
-    recorder: Any = SimpleNamespace(problem="x.db: the catalog can't be used")
-    with record.failure_recorded(recorder, screen):
+    recorder: Any = SimpleNamespace(
+        problem="x.db: the catalog can't be used", run_id="1", job="docs"
+    )
+    with disable_run_logger(), record.failure_recorded(recorder, screen):
         pass
     (warning,) = screen.warnings
     assert warning.startswith("x.db: ")
@@ -296,6 +302,23 @@ def test_a_signal_to_stop_is_heard_and_the_old_handlers_come_back(number: int) -
         os.kill(os.getpid(), number)
     assert asked == [1]
     assert signal.getsignal(number) is before
+
+
+def test_blocks_inside_each_other_all_hear_of_a_signal_also_one_that_begins_later() -> None:
+    asked: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_on_signal(lambda: asked.append("outer")):
+        with stop_on_signal(lambda: asked.append("inner")):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert asked == ["outer", "inner"]
+        with stop_on_signal(lambda: asked.append("late")):
+            assert asked == ["outer", "inner", "late"]
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+    with stop_on_signal(lambda: asked.append("another run")):
+        pass
+    assert "another run" not in asked
 
 
 def test_ctrl_c_right_at_the_start_prints_no_traceback() -> None:

@@ -7,7 +7,7 @@ import pytest
 from blocks.gcs import GcsSettings, GcsStorage
 from blocks.gcs_errors import shortened
 from blocks.s3 import S3Settings, S3Storage
-from blocks.said import bare
+from pybak.bare import bare
 from pybak.errors import PlanError, PyBakError
 
 SECRET = "HUNTER2"
