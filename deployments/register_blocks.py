@@ -13,7 +13,10 @@ Run again it changes nothing, unless a variable has another value; run it on eve
 | PYBAK_BLOCK_S3_ACCESS_KEY_ID, …_SECRET_ACCESS_KEY | an AwsCredentials block, and its use there |
 | PYBAK_BLOCK_GCS_BUCKET | a folder in Google Cloud Storage; its other fields likewise |
 | PYBAK_BLOCK_GCS_KEY_FILE | a GcpCredentials block with what the file holds, and its use there |
-| PYBAK_BLOCK_…_NAME | the block's name: by default password, catalog, folder, s3, gcs |
+| PYBAK_BLOCK_MAIL_HOST | a mail server; PYBAK_BLOCK_MAIL_SENDER, …_RECIPIENTS and so on likewise |
+| PYBAK_BLOCK_WEBHOOK_URL | an address that gets reports |
+| PYBAK_BLOCK_PING_URL | an address that is told that runs go on |
+| PYBAK_BLOCK_…_NAME | the block's name: by default password, catalog, folder, s3, gcs, mail, … |
 
 Credentials get the name of the storage that they are for. No value of a variable is ever printed.
 """
@@ -28,32 +31,31 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
+from deployments.refusals import failures_told
 from flows.support import environment
-from flows.support.server import ServerError, find_server
+from flows.support.server import ServerError, standing_server
+from pybak.prefect_server import START
 
 if TYPE_CHECKING:
     from prefect.blocks.core import Block
 
 _PREFIX: Final = "PYBAK_BLOCK_"
+_DOCS: Final = dict.fromkeys(("MAIL", "WEBHOOK", "PING"), "notices")
 Outcome = Literal["made", "changed", "unchanged"]
 
 
 @click.command("register-blocks")
 def register() -> None:
     """Register PyBak's types of blocks, and make blocks from PYBAK_BLOCK_… variables."""
-    try:
-        url = find_server(os.environ, version("prefect"))
-    except ServerError as error:
-        raise click.ClickException(str(error)) from error
-    if url is None:
-        raise click.ClickException(
-            "blocks need a Prefect server that stays; start one: prefect server start"
-        )
-    environment.prepare(os.environ, url, debug=True)
-    for name in register_types():
-        click.echo(f"{name}: registered")
-    for name, outcome in make_documents(os.environ):
-        click.echo(f"{name}: {outcome}")
+    with failures_told():
+        url = standing_server(os.environ, version("prefect"))
+        if url is None:
+            raise ServerError(f"blocks need a Prefect server that stays; start one: {START}")
+        environment.prepare(os.environ, url, debug=True)
+        for name in register_types():
+            click.echo(f"{name}: registered")
+        for name, outcome in make_documents(os.environ):
+            click.echo(f"{name}: {outcome}")
 
 
 def register_types() -> Iterator[str]:
@@ -81,6 +83,9 @@ def make_documents(environ: Mapping[str, str]) -> Iterator[tuple[str, Outcome]]:
         "FOLDER": (blocks.LocalFolder, "path"),
         "S3": (blocks.S3StorageBlock, "bucket"),
         "GCS": (blocks.GcsStorageBlock, "bucket"),
+        "MAIL": (blocks.MailServer, "host"),
+        "WEBHOOK": (blocks.Webhook, "url"),
+        "PING": (blocks.Ping, "url"),
     }
     for slot, (kind, needed) in kinds.items():
         given = _fields(kind, slot, environ)
@@ -143,7 +148,7 @@ def _made(kind: type[Block], slot: str, given: Mapping[str, Any]) -> Block:
         fields = sorted({str(part["loc"][0]) for part in error.errors() if part["loc"]})
         raise click.ClickException(
             f"{_PREFIX}{slot}_…: {', '.join(fields) or 'what is given'}: makes no "
-            f"{kind.__name__}; see its fields in docs/storage.md"
+            f"{kind.__name__}; see its fields in docs/{_DOCS.get(slot, 'storage')}.md"
         ) from None
     except ValueError:
         raise click.ClickException(

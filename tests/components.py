@@ -12,7 +12,11 @@ from pathlib import Path
 # Read once: the tests' own environment has no variables of PyBak.
 _CACHE = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
 _FOLDER = Path(os.environ.get("PYBAK_COMPONENTS") or Path(_CACHE) / "pybak-components")
-_PROGRAMS = {"swift": "swift-proxy-server"}
+_PROGRAMS = {
+    "swift": "swift-proxy-server",
+    "linters": "checkov",
+    "oidc": "oidc-provider",
+}
 
 
 def find_component(name: str) -> Path | None:

@@ -1,0 +1,104 @@
+"""The health check of containers."""
+
+from __future__ import annotations
+
+import http.server
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from commands import PROJECT
+
+from deployments import health
+
+
+@contextmanager
+def answering(status: int) -> Iterator[tuple[str, list[str]]]:
+    """A server that gives every request this status; yields its port and the paths asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield str(server.server_address[1]), asked
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("line", "role"),
+    [
+        ("prefect server start --host 0.0.0.0", "server"),
+        ("/opt/venv/bin/python3 -m prefect worker start --pool backup", "worker"),
+        ("/sbin/docker-init -- python3 -m deployments.shepherd python3 deployments/start.py worker",
+         "worker"),
+        ("python3 deployments/start.py server", "server"),
+        ("python3 flows/backup.py /srv/server start.py --to /worker", "command"),
+        ("", "command"),
+    ],
+)  # fmt: skip
+def test_the_role_is_told_by_the_first_process(line: str, role: str) -> None:
+    assert health.role_of(line.split()) == role
+
+
+@pytest.mark.parametrize(
+    ("role", "variable", "path"),
+    [
+        ("server", "PREFECT_SERVER_API_PORT", "/api/health"),
+        ("worker", "PREFECT_WORKER_WEBSERVER_PORT", "/health"),
+    ],
+)
+def test_a_server_and_a_worker_are_asked(
+    role: str, variable: str, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proxy = {"http_proxy": "http://127.0.0.1:9"}
+    with answering(200) as (port, asked), pytest.MonkeyPatch.context() as environment:
+        environment.setenv("http_proxy", proxy["http_proxy"])
+        assert health.main([role], {variable: port}) == 0
+    assert asked == [path]
+    with answering(503) as (port, _):
+        assert health.main([role], {variable: port}) == 1
+    assert "answers 503" in capsys.readouterr().err
+    assert health.main([role], {variable: port}) == 1  # nobody listens any more
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "refused" in said
+
+
+def test_a_command_is_well_if_it_can_keep_its_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert health.main(["command"], {"PYBAK_HOME": str(tmp_path / "not" / "yet")}) == 0
+    assert list(tmp_path.iterdir()) == []
+    assert health.main(["command"], {"PYBAK_HOME": "/proc/1"}) == 1
+    assert capsys.readouterr().err.startswith("command: /proc/1: ")
+
+
+def test_an_unknown_role_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert health.main(["sever"], {}) == 2
+    assert "server, worker, command" in capsys.readouterr().err
+
+
+def test_it_imports_nothing_heavy() -> None:
+    """It runs every half minute, in every container."""
+    code = (
+        "import sys, deployments.health; "
+        "print([m for m in ('prefect', 'pydantic', 'click', 'httpx', 'pybak') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert done.stdout == "[]\n"
