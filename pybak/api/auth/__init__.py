@@ -1,0 +1,1 @@
+"""Who may do what: bearer tokens of a provider or of the built-in endpoint, and their scopes."""

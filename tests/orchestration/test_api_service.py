@@ -1,0 +1,253 @@
+"""The REST API as an operator runs it: its command, Prefect's server, a served deployment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from commands import PROJECT
+from servers import free_port
+
+
+def wait_for(what: str, look: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.2)
+    pytest.fail(f"{what}: nothing after {seconds:.0f} s")
+
+
+@contextmanager
+def started(words: list[str], log: Path, environ: Mapping[str, str]) -> Iterator[None]:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [sys.executable, *words], cwd=PROJECT, env=os.environ | environ,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        ) as process,
+    ):  # fmt: skip
+        try:
+            yield
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    docs = tmp_path / "sources" / "docs"
+    docs.mkdir(parents=True)
+    (docs / "letter.txt").write_text("Dear reader\n")
+    (tmp_path / "stores").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def environ(place: Path, full_server: str) -> dict[str, str]:
+    return {
+        "PREFECT_API_URL": full_server, "PYBAK_HOME": str(place / "home"),
+        "PYBAK_API_TOKEN_ENDPOINT": "true", "PYBAK_API_PORT": str(free_port()),
+        "PYBAK_API_SOURCE_ROOTS": str(place / "sources"),
+        "PYBAK_API_DESTINATION_ROOTS": str(place / "stores"),
+    }  # fmt: skip
+
+
+def test_a_backup_that_is_asked_for_over_http_can_be_followed_and_a_file_taken_from_it(
+    place: Path, environ: dict[str, str], full_api: httpx.Client
+) -> None:
+    """Token, start, progress, logs, archive, member, download: all by the API alone."""
+    made = subprocess.run(
+        [sys.executable, "deployments/clients.py", "add", "tester", "--scope", "backup:read",
+         "--scope", "backup:write", "--scope", "backup:restore"],
+        cwd=PROJECT, env=os.environ | environ, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    secret = made.stdout.strip()
+    logs = place / "serve.log", place / "service.log"
+    base = f"http://127.0.0.1:{environ['PYBAK_API_PORT']}"
+    with (
+        started(["deployments/on_request.py"], logs[0], environ),
+        started(["deployments/service.py"], logs[1], environ),
+        httpx.Client(base_url=base, timeout=30) as api,
+    ):
+
+        def told() -> str:
+            return "\n".join(log.read_text() for log in logs)
+
+        wait_for("the service", lambda: _answers(api))
+        form = {"grant_type": "client_credentials", "client_id": "tester", "client_secret": secret}
+        token = api.post("/oauth/token", data=form).json()["access_token"]
+        api.headers["Authorization"] = f"Bearer {token}"
+        name = "/deployments/name/backup/backup-on-request"
+        wait_for("the deployment", lambda: full_api.get(name).is_success)
+        body = {
+            "sources": [f"{place}/sources/docs"], "to": f"{place}/stores", "job": "letters",
+            "options": {"level": 6},
+        }  # fmt: skip
+        key = {"Idempotency-Key": "first"}
+        answer = api.post("/compress", json=body, headers=key)
+        assert answer.status_code == 202, answer.text
+        run = answer.json()["flow_run_id"]
+        assert api.post("/compress", json=body, headers=key).json()["flow_run_id"] == run
+        reused = api.post("/compress", json=body | {"job": "other"}, headers=key)
+        assert (reused.status_code, reused.json()["code"]) == (422, "idempotency-key-reused")
+        outside = api.post("/compress", json=body | {"sources": ["/etc"]})
+        assert outside.status_code == 403
+
+        def ended() -> Any:
+            found = api.get(f"/runs/{run}").json()
+            return found if found["progress"]["state"] in ("completed", "failed", "crashed") else 0
+
+        found = wait_for("the end of the run", ended, 120)
+        assert found["progress"]["state"] == "completed", told()
+        assert found["run"]["summary"]["status"] == "success"
+        assert "letters" in found["progress"]["report"]
+        run_id = found["run"]["summary"]["run_id"]
+        assert api.get(f"/runs/{run_id}").json()["progress"]["flow_run_id"] == run
+
+        [entry] = api.get("/runs?job=letters").json()["items"]
+        assert entry["flow_run"] == run
+        archive = found["run"]["archive"]["summary"]
+        assert Path(archive["archive"]).parent == place / "stores"
+        path = f"/archives/{archive['archive_id']}/members"
+        members = api.get(path, params={"match": "letter.txt"}).json()["items"]
+        assert api.get(members[0]["download"]).text == "Dear reader\n"
+
+        def lines() -> Any:
+            return api.get("/logs", params={"run": run, "limit": 500}).json()["items"]
+
+        wait_for("the log", lines)
+        everything = lines()
+        first = api.get("/logs", params={"run": run, "limit": 2}).json()
+        rest = api.get("/logs", params={"run": run, "limit": 500, "cursor": first["next"]}).json()
+        assert [*first["items"], *rest["items"]] == everything
+        streamed = api.get("/logs/stream", params={"run": run_id}).text
+        assert streamed.count("event: log") == len(everything)
+        assert streamed.rstrip().endswith("event: end\ndata: {}")
+        assert api.get("/logs", params={"text": "no line says this"}).json()["items"] == []
+
+        again = api.post(f"/runs/{run}/cancel")
+        assert (again.status_code, again.json()["code"]) == (409, "ended")
+        status = api.get("/status").json()
+        assert status["health"]["orchestrator"] == "ok"
+        assert [job["state"] for job in status["jobs"]] == ["good"]
+        assert 'pybak_job_state{job="letters",kind="backup",state="good"} 1' in api.get(
+            "/metrics"
+        ).text  # fmt: skip
+        assert api.get("/runs", headers={"Authorization": ""}).status_code == 401
+
+
+def _answers(api: httpx.Client) -> bool:
+    try:
+        return api.get("/health").is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_runs_that_wait_can_be_cancelled_and_those_of_other_flows_are_nobodys_business(
+    full_server: str, full_api: httpx.Client
+) -> None:
+    from deployments.prefect_runs import PrefectRuns
+    from flows.support.published import PublishedProgress
+    from pybak.prefect_api import PrefectApi
+
+    def deployed(flow: str, name: str, **parameters: Any) -> str:
+        flow_id = full_api.post("/flows/", json={"name": flow}).json()["id"]
+        body = {
+            "name": name, "flow_id": flow_id, "parameters": parameters,
+            "enforce_parameter_schema": False,
+        }  # fmt: skip
+        return str(full_api.post("/deployments/", json=body).raise_for_status().json()["id"])
+
+    deployed("mirror", "one", job="pictures", options={"mail": "operator", "level": 3})
+    deployed("mirror", "mirror-on-request")
+    other = deployed("somebodys", "else")
+    with PrefectApi(full_server) as api:
+        runs = PrefectRuns(api)
+        first = runs.start(
+            "mirror", {"job": "pictures", "options": {"level": 9}}, idempotency_key="k",
+            fingerprint="f",
+        )  # fmt: skip
+        row = full_api.get(f"/flow_runs/{first.flow_run_id}").json()
+        assert row["parameters"] == {
+            "job": "pictures", "options": {"mail": "operator", "level": 9},
+        }  # fmt: skip
+        assert (first.deployment, first.fingerprint) == ("mirror/one", "f")
+        again = runs.start("mirror", {"job": "x"}, idempotency_key="k", fingerprint="g")
+        assert (again.flow_run_id, again.fingerprint) == (first.flow_run_id, "f")
+        assert runs.start("mirror", {"job": "x"}).deployment == "mirror/mirror-on-request"
+        assert first.flow_run_id in [one.flow_run_id for one in runs.active()]
+        now = [0.0]
+        progress = PublishedProgress(
+            first.flow_run_id, connect=lambda: PrefectApi(full_server), clock=lambda: now[0]
+        )
+        for size in (10, 25):
+            now[0] += 3
+            progress.phase("copying", total_files=0, total_bytes=50)
+            now[0] += 3
+            progress.update(0, size)
+        progress.close()
+        known = runs.find(first.flow_run_id)
+        assert known is not None
+        assert (known.percent, known.phase) == (50.0, "copying")
+        stopped = runs.cancel(first.flow_run_id)
+        assert stopped is not None
+        assert stopped.state in ("cancelled", "cancelling")
+        strange = full_api.post(f"/deployments/{other}/create_flow_run", json={}).json()["id"]
+        assert runs.find(strange) is None
+        assert runs.cancel(strange) is None
+        assert runs.find("0a4c7a7e-35ad-4d0f-8b68-2f6f0f4a9c11") is None
+        assert runs.find("../admin/settings") is None
+        assert strange not in [one.flow_run_id for one in runs.active()]
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({}, "no authentication is set up"),
+        ({"PYBAK_API_NO_AUTHENTICATION": "1", "PYBAK_API_HOST": "0.0.0.0"}, "127.0.0.1"),
+        ({"PYBAK_API_SORCE_ROOTS": "/"}, "PYBAK_API_SORCE_ROOTS: there is no such setting"),
+        (
+            {"PYBAK_API_TOKEN_ENDPOINT": "1", "PYBAK_API_SOURCE_ROOTS": "docs",
+             "PREFECT_API_URL": "http://127.0.0.1:9/api"},
+            "docs: is no absolute path",
+        ),
+    ],
+)  # fmt: skip
+def test_it_does_not_start_half_set_up(environ: dict[str, str], words: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "deployments" / "service.py")], cwd=tmp_path,
+        env=os.environ | {"PYBAK_HOME": str(tmp_path)} | environ,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_service_has_no_prefect_in_it(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from deployments.service import application\n"
+        "from pybak.api.settings import ApiSettings\n"
+        "application(ApiSettings(token_endpoint=True), os.environ)\n"
+        "print([name for name in ('prefect', 'dask', 'boto3') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60,
+        env=os.environ | {"PYBAK_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:9/api"},
+    )  # fmt: skip
+    assert done.stdout.strip() == "[]", done.stderr
