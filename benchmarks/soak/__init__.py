@@ -1,0 +1,1 @@
+"""Leaves PyBak to itself for an hour, on real schedules, and looks at what came of it."""
