@@ -10,9 +10,9 @@ import pytest
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Give a browser."""
+    """Give a browser; while there is one, its event loop is that of the thread."""
     from commands import find_tool
     from playwright.sync_api import sync_playwright
 
