@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import msgspec
 
 from pybak.report.forms import Facts, Lists, Parts, markdown_form, text_form
@@ -22,17 +24,17 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         """Give the summary for a Prefect artifact."""
         return markdown_form(*self.parts())
 
+    @abstractmethod
     def headline(self) -> str:
         """Say in one line how it went."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _facts(self) -> Facts:
         """Give what is told of it, by labels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _lists(self) -> Lists:
         """Give the lists of problems."""
-        raise NotImplementedError
 
     def _next_step(self) -> tuple[str, str] | None:
         """Give a sentence and the command that it leads to, if there is a next step."""
