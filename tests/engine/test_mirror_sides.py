@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -114,32 +113,10 @@ def test_the_file_system_is_told_by_its_mount(tmp_path: Path) -> None:
     assert fidelity_of(os.fsencode(tmp_path), tmp_path / "missing") == Fidelity()
 
 
-@pytest.mark.needs_root
-@pytest.mark.needs_tool("mount")
-def test_on_a_fat_disk_a_second_mirror_does_nothing(src: Path, tmp_path: Path) -> None:
-    """It keeps neither modes nor owners, and times to two seconds (case 36)."""
-    if shutil.which("mkfs.vfat") is None:
-        pytest.skip("no mkfs.vfat here")
-    image, disk = tmp_path / "image", tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["truncate", "-s", "8M", image], check=True)
-    subprocess.run(["mkfs.vfat", image], check=True, capture_output=True)
-    if subprocess.run(["mount", "-o", "loop", image, disk], check=False).returncode:
-        pytest.skip("mounting is not allowed here")
-    try:
-        os.link(src / "sub" / "file", src / "other name")
-        report = mirror(src, disk / "copy")
-        assert done(report) == {"copied": 2}
-        report = mirror(src, disk / "copy")
-        assert (report.status, done(report)) == (UNCHANGED, {"unchanged": 2})
-    finally:
-        subprocess.run(["umount", disk], check=True)
-
-
 def test_what_a_disk_can_not_keep_is_no_change(
     src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on FAT: one mode for all, no hard links, times to two seconds."""
+    """As on FAT: one mode for all, no hard links, times to two seconds (case 36)."""
     kept = Fidelity(2_000_000_000, keeps_looks=False, keeps_links=False)
     monkeypatch.setattr(run, "fidelity_of", lambda _path: kept)
     os.link(src / "sub" / "file", src / "other name")
