@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -16,8 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fork_server import ForkServer, early
+
 PROJECT = Path(__file__).resolve().parent.parent
 TIMEOUT_SECONDS = 120.0
+
+# What tests start from that a process must have from its start; `tests/conftest.py` sets it.
+SETTLED: dict[str, str] = {}
 
 # Root without the two rights that let it read what its mode bits forbid.
 _WITHOUT_OVERRIDE = "-dac_override,-dac_read_search"
@@ -79,22 +85,44 @@ class Commands:
         timeout: float = TIMEOUT_SECONDS,
         traceback: bool = False,
         stdin: str | None = None,
+        whole: bool = False,
     ) -> Finished:
         """Run to the end. No traceback may show on stderr, unless `traceback` allows it.
 
-        `stdin` is what it reads; nothing without it.
+        `stdin` is what it reads; nothing without it. Unless it is to be started as a `whole`, or
+        its start differs from that of other tests' commands, it is forked from a process that
+        has done the imports (`fork_server`).
         """
         started = time.monotonic()
-        with self.running(
-            name, *words, env=env, cwd=cwd, server=server, powerless=powerless, stdin=stdin
-        ) as process:
-            stdout, stderr = process.communicate(stdin, timeout=timeout)
-        command: Sequence[Word] = process.args  # type: ignore[assignment]
-        finished = Finished(
-            tuple(command), process.returncode, stdout, stderr, time.monotonic() - started
-        )
+        command: Sequence[Word] = [sys.executable, str(PROJECT / "flows" / f"{name}.py"), *words]
+        forked = None
+        if not whole and server and not powerless and stdin is None and "--debug" not in words:
+            forked = self._forked(command[1:], env, cwd or self._cwd, timeout)
+        if forked is None:
+            with self.running(
+                name, *words, env=env, cwd=cwd, server=server, powerless=powerless, stdin=stdin
+            ) as process:
+                stdout, stderr = process.communicate(stdin, timeout=timeout)
+            code = process.returncode
+        else:
+            code, stdout, stderr = forked
+        finished = Finished(tuple(command), code, stdout, stderr, time.monotonic() - started)
         assert traceback or "Traceback" not in stderr, finished
         return finished
+
+    def _forked(
+        self,
+        command: Sequence[Word],
+        more: Mapping[str, str | None] | None,
+        cwd: Path,
+        timeout: float,
+    ) -> tuple[int, str, str] | None:
+        """Run a command in a fork; None where it needs a process started for it alone."""
+        environ = self.environment(more)
+        url = self._server_url()
+        if early(environ) != SETTLED | {"PREFECT_API_URL": url}:
+            return None
+        return _fork_server(url).run([os.fsdecode(word) for word in command], environ, cwd, timeout)
 
     @contextmanager
     def running(
@@ -139,6 +167,12 @@ class Commands:
             environ["PREFECT_API_URL"] = self._server_url()
         environ.update(more or {})
         return {name: value for name, value in environ.items() if value is not None}
+
+
+@functools.cache
+def _fork_server(url: str) -> ForkServer:
+    """Give the fork server of the commands that use a Prefect server; it ends with the tests."""
+    return ForkServer(os.environ | {"PREFECT_API_URL": url})
 
 
 def _prefix(powerless: bool) -> list[str]:

@@ -35,10 +35,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import commands
 import hypothesis
 import pytest
 from commands import Commands, find_tool
 from components import find_component
+from fork_server import early
 
 if TYPE_CHECKING:
     import httpx
@@ -77,6 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.TemporaryDirectory(prefix="pybak-tests-")
     config.add_cleanup(folder.cleanup)
     os.environ.update(_SETTLED, PREFECT_HOME=f"{folder.name}/prefect")
+    commands.SETTLED.update(early(os.environ))
     time.tzset()
     os.umask(0o022)
 

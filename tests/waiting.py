@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,3 +37,8 @@ def wait_for(what: str, look: Callable[[], Any], seconds: float = 90) -> Any:
             return found
         time.sleep(0.25)
     pytest.fail(f"{what}: nothing after {seconds:.0f} s")
+
+
+def shared(seconds: float) -> float:
+    """Give what so many seconds of a machine become while others compete for its processors."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

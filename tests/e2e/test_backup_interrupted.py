@@ -16,6 +16,7 @@ import psutil
 import pytest
 from backing_up import judge, prose
 from commands import PROJECT, Commands
+from waiting import shared
 
 SLOW = ("--level", "9", "--workers", "2")
 """With these the tree below takes some 4 s of two processors."""
@@ -77,7 +78,7 @@ def wait_for_work(out: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()
         return len(list(out.glob(".pybak-work-*/segments/*.index"))) >= 3
 
-    wait_for(busy, 60)
+    wait_for(busy, shared(60))
 
 
 def states(api: Any, destination: Path) -> list[tuple[str, str]]:
@@ -94,8 +95,8 @@ def states(api: Any, destination: Path) -> list[tuple[str, str]]:
     ("cluster", "number", "whole_group"),
     [
         ("processes", signal.SIGINT, True),
-        ("threads", signal.SIGINT, True),
-        ("helpers", signal.SIGINT, True),
+        pytest.param("threads", signal.SIGINT, True, marks=pytest.mark.full),
+        pytest.param("helpers", signal.SIGINT, True, marks=pytest.mark.full),
         ("helpers", signal.SIGTERM, False),
         ("processes", signal.SIGTERM, False),
     ],
@@ -113,8 +114,8 @@ def test_a_request_to_stop_ends_all_within_five_seconds(
         stdout, stderr = process.communicate(timeout=30)
         seconds = time.monotonic() - started
         assert process.returncode == 130, stderr
-        assert seconds < 5
-        wait_for(lambda: not ours(), 1)
+        assert seconds < shared(5)
+        wait_for(lambda: not ours(), shared(1))
     assert os.listdir(out) == ["earlier.zip"]
     assert stdout == ""
     assert stderr.startswith("pybak: ")
@@ -128,12 +129,14 @@ def test_a_request_to_stop_while_prefect_starts_ends_all_too(
 ) -> None:
     """(case 95)"""
     with run_command.running("backup", src, "--to", out, server=False) as process:
-        wait_for(lambda: any("flows.support.serve_api" in one.cmdline() for one in ours()), 20)
+        wait_for(
+            lambda: any("flows.support.serve_api" in one.cmdline() for one in ours()), shared(20)
+        )
         os.kill(process.pid, number)
         stdout, stderr = process.communicate(timeout=30)
         assert (process.returncode, stdout) == (130, ""), stderr
         assert stderr == "pybak: interrupted\n"
-        wait_for(lambda: not ours(), 1)
+        wait_for(lambda: not ours(), shared(1))
     assert os.listdir(out) == ["earlier.zip"]
 
 
@@ -148,12 +151,12 @@ def test_an_ad_hoc_run_that_is_stopped_takes_its_server_along(
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=30)
         assert process.returncode == 130
-        assert time.monotonic() - started < 5
-        wait_for(lambda: not ours(), 1)
+        assert time.monotonic() - started < shared(5)
+        wait_for(lambda: not ours(), shared(1))
     assert os.listdir(out) == ["earlier.zip"]
 
 
-@pytest.mark.parametrize("cluster", ["helpers", "processes"])
+@pytest.mark.parametrize("cluster", [pytest.param("helpers", marks=pytest.mark.full), "processes"])
 def test_after_a_kill_the_server_goes_and_the_next_run_cleans_up(
     src: Path, out: Path, run_command: Commands, ours: Callable[[], list[Any]], cluster: str
 ) -> None:
@@ -169,7 +172,7 @@ def test_after_a_kill_the_server_goes_and_the_next_run_cleans_up(
         wait_for_work(out, process)
         process.kill()
         process.wait()
-        wait_for(lambda: not ours(), 20)
+        wait_for(lambda: not ours(), shared(20))
     leftovers = list(out.glob(".pybak-work-*"))
     assert len(leftovers) == 1
     done = run_command("backup", src / "00", "--to", out, "--json")
@@ -177,7 +180,7 @@ def test_after_a_kill_the_server_goes_and_the_next_run_cleans_up(
     assert sorted(os.listdir(out)) == sorted(["earlier.zip", Path(done.json["archive"]).name])
 
 
-@pytest.mark.parametrize("cluster", ["helpers", "processes"])
+@pytest.mark.parametrize("cluster", ["helpers", pytest.param("processes", marks=pytest.mark.full)])
 def test_a_worker_that_is_killed_costs_time_and_no_files(
     src: Path,
     out: Path,

@@ -141,7 +141,7 @@ def sender(proxy: FaultProxy, command: int) -> psutil.Process | None:
     return None
 
 
-@pytest.mark.parametrize("cluster", ["processes", "helpers"])
+@pytest.mark.parametrize("cluster", ["helpers", pytest.param("processes", marks=pytest.mark.full)])
 def test_a_process_that_is_killed_in_mid_part_costs_time_and_no_files(
     large_src: Path, tmp_path: Path, place: Place, proxy: FaultProxy, run_command: Commands,
     cluster: str,

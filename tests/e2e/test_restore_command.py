@@ -19,6 +19,7 @@ from commands import Commands, Finished
 RESTORE_KEYS = {
     "status", "archive", "archives", "target", "files", "folders", "deleted", "deleted_paths",
     "bytes_written", "duration_seconds", "errors", "skipped", "dry_run", "message", "notes",
+    "stages",
 }  # fmt: skip
 LARGE = 70 << 20  # bytes; more than two parts
 

@@ -177,7 +177,8 @@ def serving_the_file(
     runs_of(names, full_api)
     (tmp_path / "pybak-inbox").mkdir()
     (tmp_path / "Backups").mkdir()
-    LocalFolder(path=str(tmp_path / "Backups")).save(definitions.DESTINATION)  # as deploy.py does
+    block = LocalFolder(path=str(tmp_path / "Backups"))
+    block.save(definitions.DESTINATION, overwrite=True)  # as deploy.py does
     words = ("--deployment", "inbox", "--deployment", names[1])
     with served(full_server, tmp_path, *words, home=tmp_path) as process:
 

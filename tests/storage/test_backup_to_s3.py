@@ -60,7 +60,9 @@ class Bucket:
         return folder / name
 
 
-@pytest.mark.parametrize("cluster", ["auto", "threads", "processes"])
+@pytest.mark.parametrize(
+    "cluster", ["auto", pytest.param("threads", marks=pytest.mark.full), "processes"]
+)
 def test_an_archive_arrives_whole(
     src: Path, tmp_path: Path, swift: S3Server, s3_address: str, run_command: Commands,
     cluster: str,
