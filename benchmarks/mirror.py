@@ -6,7 +6,8 @@
 Whole processes in turn, warm cache, a Prefect server running already. The first copies go to
 folders that are not there; copies of earlier runs are removed before, and nothing is measured for
 some seconds after, for ext4 does not use what was just freed. Then nothing changes, and the second
-run of each is measured. The engine alone is timed besides, without Prefect.
+run of each is measured, and that of the engine alone, without Prefect. Where others use the
+machine, too, only the processor times tell anything; they hold those of the helper processes.
 """
 
 from __future__ import annotations

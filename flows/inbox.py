@@ -33,6 +33,7 @@ from flows.support.screen import Screen
 from pybak.catalog.engine import Database
 from pybak.catalog.failures import CatalogError
 from pybak.catalog.recorder import RunRecorder
+from pybak.errors import StorageError
 from pybak.home import catalog_url
 from pybak.inbox.parcels import Parcel
 from pybak.inbox.run import InboxRun
@@ -40,6 +41,7 @@ from pybak.options.inbox import InboxOptions
 from pybak.portable import from_portable
 from pybak.progress import COMPRESSING, FINISHING, SCANNING
 from pybak.report import Report
+from pybak.stages import stage
 from tasks._password import password_for
 from tasks.pack_files import pack_files
 from tasks.record_metadata import record_metadata
@@ -88,18 +90,21 @@ def _inbox(source: str, destination: str, options: InboxOptions) -> Report:
     with InboxRun(source, destination, options, encrypted=encrypted) as run:
         if options.dry_run:
             return run.rehearse(None)
-        with job_locked(run.job, options, screen), stop_on_signal(run.request_cancel):
-            return _round(run, screen)
+        with job_locked(run.asked.job, options, screen) as lock:
+            if not lock.is_safe:  # another round may be at work on the same files
+                raise StorageError(f"{lock.problem}; so nothing was taken from {source}")
+            with stop_on_signal(run.request_cancel):
+                return _round(run, screen)
 
 
 def _round(run: InboxRun, screen: Screen) -> Report:
     recorder = RunRecorder(
-        catalog_url(), run.run_id, kind="inbox", job=run.job, options=run.options.model_dump(),
-        now=run.started_at, flow_run=flow_run.id,
+        catalog_url(), run.run_id, kind="inbox", job=run.asked.job,
+        options=run.options.model_dump(), now=run.started_at, flow_run=flow_run.id,
     )  # fmt: skip
     if recorder.problem:
         # Without it nobody could tell after a kill what was done.
-        raise CatalogError(f"{recorder.problem}; so nothing was taken from {run.source}")
+        raise CatalogError(f"{recorder.problem}; so nothing was taken from {run.asked.source}")
     database = Database(catalog_url())
     try:
         with failure_recorded(recorder, screen):
@@ -129,8 +134,13 @@ def _process(run: InboxRun, parcels: list[Parcel], screen: Screen) -> None:
         for parcel in parcels
     ]  # fmt: skip
     fan_out(
-        pack_files, calls, cluster=run.cluster(parcels), workers=run.recipe.workers,
+        pack_files, calls, cluster=run.cluster(parcels), workers=run.asked.recipe.workers,
         on_failure=run.request_cancel, is_stopping=run.is_stopping, screen=screen,
-        on_result=lambda place, _count: run.store(parcels[place].number),
+        on_result=lambda place, _count: _store(run, parcels[place].number),
     )  # fmt: skip
     screen.phase(FINISHING)
+
+
+@stage("store")
+def _store(run: InboxRun, number: int) -> None:
+    run.store(number)

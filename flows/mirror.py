@@ -31,7 +31,7 @@ from flows.support.record import failure_recorded
 from flows.support.screen import Screen
 from pybak.catalog.recorder import RunRecorder
 from pybak.home import catalog_url
-from pybak.mirror.copy import Outcome
+from pybak.mirror.account import Outcome
 from pybak.mirror.plan import MirrorPlan
 from pybak.mirror.run import MirrorRun
 from pybak.options.mirror import MirrorOptions

@@ -24,7 +24,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
-from flows.support.concluded import concluded
+from flows.support.concluded import concluded, keep
 from flows.support.interrupt import stop_on_signal
 from flows.support.record import failure_recorded
 from flows.support.screen import Screen
@@ -35,6 +35,7 @@ from pybak.home import catalog_url
 from pybak.options import PruneOptions
 from pybak.report import JobPrune, Report
 from pybak.retention.run import PruneRun
+from pybak.stages import measuring
 from tasks._password import password_for
 from tasks.delete_archives import delete_archives
 from tasks.plan_prune import plan_prune
@@ -78,13 +79,23 @@ def _run(job: str | None, options: PruneOptions) -> Report:
         jobs = run.jobs(job)
         if options.dry_run:
             return run.rehearse(jobs)
-        alone = job is not None
-        return run.report([_prune(run, name, screen, alone=alone) for name in jobs])
+        if job is not None:
+            return run.report([_prune(run, name, screen, alone=True) for name in jobs])
+        return run.report([_one_of_many(run, name, screen) for name in jobs])
 
 
 def _password(options: PruneOptions) -> bytes | None:
     """Give what encrypted archives are consolidated with; nothing else needs it."""
     return password_for(options.password_block) if options.consolidate else None
+
+
+def _one_of_many(run: PruneRun, job: str, screen: Screen) -> JobPrune:
+    """Prune a job as a run of its own, with stages of its own."""
+    with measuring() as stages:
+        try:
+            return _prune(run, job, screen, alone=False)
+        finally:
+            keep(stages)
 
 
 def _prune(run: PruneRun, job: str, screen: Screen, *, alone: bool) -> JobPrune:

@@ -142,6 +142,8 @@ if hasattr(os, "listxattr"):
             if error.errno in _NONE_HERE:
                 return []
             raise
+        if not found:  # as of nearly all files
+            return []
         return [name for name in map(os.fsencode, found) if is_kept(name)]
 
     def _value(target: bytes | int, name: bytes) -> bytes | None:

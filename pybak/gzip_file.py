@@ -39,7 +39,8 @@ from pybak.formats.deflate import (
     looks_incompressible,
     stored_blocks,
 )
-from pybak.staging import NO_HARD_LINKS, reason
+from pybak.staging import NO_HARD_LINKS, reason, sync_folder
+from pybak.writing import write_all
 
 TEMPORARY_PREFIX: Final = b".pybak-gzip-"
 """What the names of unfinished files begin with; only a killed process leaves one behind."""
@@ -239,19 +240,10 @@ def _write(fd: int, blocks: Generator[bytes, None, tuple[int, int]]) -> tuple[in
     with contextlib.closing(blocks):
         while True:
             try:
-                stored_size += _write_all(fd, next(blocks))
+                stored_size += write_all(fd, next(blocks))
             except StopIteration as end:
                 size, crc = end.value
                 return stored_size, size, crc
-
-
-def _write_all(fd: int, data: bytes) -> int:
-    done = os.write(fd, data)
-    if done < len(data):
-        view = memoryview(data)
-        while done < len(data):
-            done += os.write(fd, view[done:])
-    return done
 
 
 @contextmanager
@@ -299,18 +291,7 @@ def _publish(temporary: bytes, target: bytes) -> None:
             os.unlink(target)
             raise
     try:
-        _sync_folder(os.path.dirname(target) or b".")
+        sync_folder(os.path.dirname(target) or b".")
     except OSError:
         os.unlink(target)
         raise
-
-
-def _sync_folder(folder: bytes) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems can't sync folders
-            raise
-    finally:
-        os.close(fd)

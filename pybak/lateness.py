@@ -17,7 +17,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pybak.prefect_api import PrefectApi
+    from pybak.prefect_api import Asking
 
 _LEAST: Final = 900.0
 _SHORT_TIMES: Final = 3
@@ -62,7 +62,7 @@ def every(seconds: float) -> str:
 
 
 def planned_interval(
-    api: PrefectApi, deployment: str | None, planned: Sequence[datetime], now: datetime
+    api: Asking, deployment: str | None, planned: Sequence[datetime], now: datetime
 ) -> float | None:
     """Give the most seconds between runs of a schedule that says no interval, such as cron.
 
@@ -82,7 +82,7 @@ def _gaps(times: Sequence[datetime]) -> list[float]:
     return [(after - before).total_seconds() for before, after in pairwise(times)]
 
 
-def _due(api: PrefectApi, deployment: str, now: datetime, until: datetime) -> list[datetime]:
+def _due(api: Asking, deployment: str, now: datetime, until: datetime) -> list[datetime]:
     """Give when runs were due lately, back to the last one that was due before `until`."""
     from pybak.prefect_api import moment
 

@@ -12,7 +12,7 @@ from pybak.storage.folders import Folders
 from pybak.volumes.find import VolumeSet, find_volumes
 
 if TYPE_CHECKING:
-    from pybak.catalog.history import ArchiveFacts
+    from pybak.catalog.facts import ArchiveFacts
 
 LATEST: Final = "latest"
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from pybak.bare import bare
 from pybak.display import escape
@@ -41,6 +41,19 @@ class ApiError(ServerError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Asking(Protocol):
+    """What looks are made by: `PrefectApi`, or what has its words for other manners."""
+
+    def get(self, path: str) -> Any:
+        """Give what is at `path`."""
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Give the answer to `body`."""
+
+    def pages(self, path: str, body: Mapping[str, Any] | None = None) -> Iterator[Any]:
+        """Yield all rows that a `…/filter` path gives."""
 
 
 class PrefectApi:

@@ -26,10 +26,11 @@ import msgspec
 from pybak.display import columns, escape, for_encoding, printable, shorten
 from pybak.units import format_count, format_duration, format_size
 
-_BODY = struct.Struct("<QQQ?B227s")  # files, bytes, monotonic ns, done, name length, name
+# Files, bytes, monotonic ns, of these at work, done, name length, name.
+_BODY = struct.Struct("<QQQQ?B219s")
 _CHECK = struct.Struct("<I")
 RECORD_BYTES: Final = _BODY.size + _CHECK.size
-_NAME_BYTES = 227
+_NAME_BYTES = 219
 WRITE_SECONDS: Final = 0.2
 _READ_TRIES = 3
 
@@ -77,7 +78,8 @@ class WorkerProgress:
         self._files = 0
         self._bytes = 0
         self._current = b""
-        self._due = clock() + WRITE_SECONDS
+        self._begun = clock()
+        self._due = self._begun + WRITE_SECONDS
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
@@ -106,7 +108,8 @@ class WorkerProgress:
         if self._fd < 0:
             return
         name = self._current[-_NAME_BYTES:]
-        body = _BODY.pack(self._files, self._bytes, int(now * 1e9), done, len(name), name)
+        busy = int((now - self._begun) * 1e9)
+        body = _BODY.pack(self._files, self._bytes, int(now * 1e9), busy, done, len(name), name)
         try:
             os.pwrite(self._fd, body + _CHECK.pack(crc32(body)), 0)
         except OSError:  # a full disk shows soon enough where it matters
@@ -137,6 +140,7 @@ class _Record(msgspec.Struct, frozen=True):
     files: int
     bytes: int
     at_ns: int
+    busy_ns: int
     done: bool
     current: _Name
 
@@ -173,6 +177,12 @@ class Sampler:
             current=latest.current if latest else None,
         )
 
+    def worked(self) -> float | None:
+        """Give the seconds that all workers took together by now; None where none tells."""
+        self.read()
+        records = self._records.values()
+        return sum(record.busy_ns for record in records) / 1e9 if records else None
+
 
 def _read_record(path: bytes) -> _Record | None:
     for _ in range(_READ_TRIES):
@@ -190,8 +200,8 @@ def _read_record(path: bytes) -> _Record | None:
             return None
         body = block[: _BODY.size]
         if len(block) == RECORD_BYTES and _CHECK.unpack_from(block, _BODY.size)[0] == crc32(body):
-            files, size, at_ns, done, length, name = _BODY.unpack(body)
-            return _Record(files, size, at_ns, done, name[:length])
+            files, size, at_ns, busy_ns, done, length, name = _BODY.unpack(body)
+            return _Record(files, size, at_ns, busy_ns, done, name[:length])
     return None
 
 

@@ -10,14 +10,13 @@ from types import TracebackType
 from typing import Final, Self
 from uuid import uuid4
 
-from pybak import staging
 from pybak.backup.plan import choose_cluster
-from pybak.errors import Interrupted
 from pybak.formats.archive import Limits
 from pybak.options.read import ReadOptions
 from pybak.paths import absolute
 from pybak.resources import default_workers, usable_cpus
 from pybak.staging import WorkFolder, remove_leftovers
+from pybak.stoppable import Stoppable
 from pybak.volumes.find import VolumeSet
 
 TASKS_A_WORKER: Final = 4
@@ -41,13 +40,8 @@ def paths_of(volumes: VolumeSet) -> tuple[bytes, ...]:
     return tuple(map(absolute, volumes.paths))
 
 
-class ReadRun:
-    """A run that reads archives, and its work folder; a context manager that removes the latter.
-
-    `stopped` is what is said when it is stopped on request.
-    """
-
-    stopped = "stopped on request"
+class ReadRun(Stoppable):
+    """A run that reads archives, and its work folder; a context manager that removes the latter."""
 
     def __init__(self, options: ReadOptions, *, now: datetime | None = None) -> None:
         """Make the work folder. Raises StorageError if there is no place for temporary files."""
@@ -57,7 +51,6 @@ class ReadRun:
         self._reading = options
         self._folder = open_work_folder(self.run_id)
         self.staging = self._folder.path
-        self._is_stopped = False
 
     @property
     def tasks(self) -> int:
@@ -83,20 +76,6 @@ class ReadRun:
             workers=self.workers,
             processes_fit=True,
         )
-
-    def request_cancel(self) -> None:
-        """Ask the stages to stop soon."""
-        self._is_stopped = True
-        staging.request_cancel(self.staging)
-
-    def is_stopping(self) -> bool:
-        """Whether `request_cancel` was called."""
-        return self._is_stopped
-
-    def check_cancelled(self) -> None:
-        """Raise Interrupted once `request_cancel` was called."""
-        if self._is_stopped:
-            raise Interrupted(self.stopped)
 
     def __enter__(self) -> Self:
         return self

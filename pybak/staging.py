@@ -262,7 +262,7 @@ def is_cancelled(staging: Path) -> bool:
     return (staging / _CANCEL).exists()
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path | bytes) -> None:
     """Bring what a folder lists to the disk, where the file system can."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -9,10 +9,12 @@ from pybak.display import escape, printable
 from pybak.progress import WorkerProgress
 from pybak.report import BackupReport
 from pybak.report.copies import CopyOutcome
+from pybak.stages import stage
 from tasks._settings import PLAIN
 
 
 @task(task_run_name="copy-{number}", **PLAIN)
+@stage("copy")
 def copy_archive(run: BackupRun, report: BackupReport, number: int) -> CopyOutcome:
     """Copy what was published to the place of this number; tell what became of it."""
     with WorkerProgress(run.copying / "progress" / f"{number:03d}") as progress:

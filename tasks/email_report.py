@@ -10,11 +10,13 @@ from prefect.artifacts import create_markdown_artifact
 from pybak.notify.ending import Ending
 from pybak.notify.wanted import Notices
 from pybak.report import Report
+from pybak.stages import stage
 from tasks._settings import PLAIN
 from tasks._telling import tell
 
 
 @task(task_run_name="email-report", **PLAIN)
+@stage("email-report")
 def email_report(
     key: str | None,
     report: Report,

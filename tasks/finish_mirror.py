@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from prefect import task
 
-from pybak.mirror.copy import Outcome
+from pybak.mirror.account import Outcome
 from pybak.mirror.plan import MirrorPlan
 from pybak.mirror.run import MirrorRun
+from pybak.stages import stage
 from tasks._settings import PLAIN
 
 
 @task(task_run_name="finish-mirror", **PLAIN)
+@stage("finish-mirror")
 def finish_mirror(run: MirrorRun, plan: MirrorPlan, outcomes: Sequence[Outcome]) -> Outcome:
     """Do what must come after all files are copied."""
     return run.finish(plan, outcomes)

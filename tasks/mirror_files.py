@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import task
 
-from pybak.mirror.copy import Outcome
+from pybak.mirror.account import Outcome
 from pybak.mirror.helping import mirror_hand
 from tasks._settings import PLAIN
 

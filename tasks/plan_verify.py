@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import get_run_logger, task
 
+from pybak.stages import stage
 from pybak.verify.check import VerifyPlan
 from pybak.verify.run import VerifyRun
 from pybak.volumes.find import VolumeSet
@@ -12,6 +13,7 @@ from tasks._settings import PLAIN
 
 
 @task(task_run_name="plan-verify", **PLAIN)
+@stage("plan-verify")
 def plan_verify(
     run: VerifyRun, archive: VolumeSet, number: int, run_id: str | None = None
 ) -> VerifyPlan:

@@ -8,10 +8,12 @@ from pybak.backup import record
 from pybak.catalog.failures import CatalogError
 from pybak.home import catalog_url
 from pybak.report import BackupReport
+from pybak.stages import stage
 from tasks._settings import PLAIN
 
 
 @task(task_run_name="record-copies", **PLAIN)
+@stage("record-copies")
 def record_copies(report: BackupReport) -> None:
     """Add the copies to the run's archive; a catalog that can't be written is a warning."""
     try:

@@ -9,10 +9,12 @@ from typing import Any
 from prefect import get_run_logger, task
 
 from pybak.catalog.recorder import RunRecorder
+from pybak.stages import stage
 from tasks._settings import PLAIN
 
 
 @task(task_run_name="record-metadata", **PLAIN)
+@stage("record-metadata")
 def record_metadata(
     recorder: RunRecorder,
     *,

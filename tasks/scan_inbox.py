@@ -8,10 +8,12 @@ from pybak.catalog.engine import Database
 from pybak.display import escape
 from pybak.inbox.run import InboxRun
 from pybak.inbox.scan import Told
+from pybak.stages import stage
 from tasks._settings import PLAIN
 
 
 @task(task_run_name="scan-inbox", **PLAIN)
+@stage("scan-inbox")
 def scan_inbox(run: InboxRun, database: Database, told: Told) -> int:
     """Give how many files there are to take."""
     if left := run.start(database):

@@ -8,11 +8,13 @@ from prefect import task
 
 from pybak.rebuild.order import Step
 from pybak.rebuild.run import RebuildRun
+from pybak.stages import stage
 from pybak.volumes.model import Volume
 from tasks._settings import PLAIN
 
 
 @task(task_run_name="write-catalog", **PLAIN)
+@stage("write-catalog")
 def write_catalog(
     run: RebuildRun,
     steps: list[Step],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import os
@@ -14,12 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine.default import DefaultDialect
 
 from pybak.catalog.engine import Database
 from pybak.catalog.runs import Catalog
+from pybak.inbox.journal import Journal
 from pybak.inbox.pack import pack_parcel
 from pybak.inbox.run import InboxRun
+from pybak.inbox.states import STORED
 from pybak.options.inbox import InboxOptions
 from pybak.report.inbox import InboxReport
 
@@ -36,6 +40,20 @@ def _empty_catalog() -> bytes:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         database.close()
         return path.read_bytes()
+
+
+@cache
+def _first_engine() -> Engine:
+    engine = create_engine("sqlite://")
+    engine.connect().close()
+    return engine
+
+
+def share_compiled(database: Database) -> None:
+    """Have SQLite's statements compiled once for all rounds, not once a round: half of its time."""
+    if not database.is_postgres:
+        engine, first = database.engine, _first_engine()
+        engine.dialect, engine._compiled_cache = first.dialect, first._compiled_cache
 
 
 class Inbox:
@@ -68,15 +86,16 @@ class Inbox:
         options.setdefault("settle", "0s")
         options.setdefault("workers", 2)
         url = catalog_url or f"sqlite:///{self.catalog}"
-        database = Database(url)
+        catalog: Catalog | None = None
         try:
             with InboxRun(
                 str(self.source), to or str(self.target), InboxOptions(**options),
                 encrypted=password is not None, now=now,
             ) as run:  # fmt: skip
                 catalog = Catalog(url)
-                catalog.begin_run(run.run_id, kind="inbox", job=run.job, options={}, now=now)
-                run.start(database)
+                share_compiled(catalog.database)
+                catalog.begin_run(run.run_id, kind="inbox", job=run.asked.job, options={}, now=now)
+                run.start(catalog.database)
                 run.scan()
                 while parcels := run.next_parcels():
                     for parcel in parcels:
@@ -86,10 +105,10 @@ class Inbox:
                 run.check_cancelled()
                 report = run.report()
             catalog.finish_run(run.run_id, status=report.status, counts={}, now=now)
-            catalog.close()
             return report
         finally:
-            database.close()
+            if catalog is not None:
+                catalog.close()
 
     @property
     def left(self) -> list[str]:
@@ -127,22 +146,55 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-LASTING = ("link", "unlink", "rename", "replace", "mkdir", "rmdir", "fsync", "pwrite", "utime")
-"""What a round changes files with, by the names that `os` has for it."""
+def killed_in(
+    inbox: Inbox, owner: Any, name: str, when: Callable[..., bool], **options: Any
+) -> None:
+    """Run a round in a process of its own that is killed before a call, where `when` is true."""
+    child = os.fork()
+    if not child:
+        try:
+            real = getattr(owner, name)
+
+            def call(*given: Any, **more: Any) -> Any:
+                if when(*given, **more):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*given, **more)
+
+            setattr(owner, name, call)
+            inbox.round(**options)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def killed_before_stored(inbox: Inbox, **options: Any) -> None:
+    """Have a round killed when its files have their names, and the catalog says MADE."""
+    killed_in(
+        inbox, Journal, "move", lambda _journal, _rows, state: state == STORED, **options
+    )  # fmt: skip
+
+
+LASTING = ("link", "unlink", "rename", "replace", "mkdir", "rmdir")
+"""What a round changes folders with, by the names that `os` has for it.
+
+A kill before it syncs, or dresses what is staged, leaves what one before the next change does.
+"""
 
 
 def die_in_round(inbox: Inbox, step: int, work: Callable[[], object] | None = None) -> bool:
     """Run a round in a process of its own that is killed before its `step`th change.
 
-    A change is a call of LASTING, or a commit of the catalog. True if it was killed, False if the
-    round came to its end before.
+    A change is a call of LASTING, or a commit that changes the catalog. True if it was killed,
+    False if the round came to its end before.
     """
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1] == signal.SIGKILL
     code = 1
+    gc.disable()  # it would touch, and so copy, all that the parent has
     try:
         left = step
+        written = 0
 
         def counted(call: Callable[..., Any]) -> Callable[..., Any]:
             def wrapper(*given: Any, **more: Any) -> Any:
@@ -157,7 +209,15 @@ def die_in_round(inbox: Inbox, step: int, work: Callable[[], object] | None = No
         for name in LASTING:
             setattr(os, name, counted(getattr(os, name)))
         dialect: Any = DefaultDialect
-        dialect.do_commit = counted(dialect.do_commit)
+        commit, counted_commit = dialect.do_commit, counted(dialect.do_commit)
+
+        def committed(self: Any, connection: Any) -> None:
+            nonlocal written
+            before = written
+            written = getattr(connection.driver_connection, "total_changes", before + 1)
+            (commit if written == before else counted_commit)(self, connection)
+
+        dialect.do_commit = committed
         (work or inbox.round)()
         code = 0
     finally:

@@ -15,7 +15,8 @@ from walker import Found, walk
 from pybak.backup.catalog_base import JobHistory
 from pybak.backup.record import write_backup
 from pybak.backup.run import BackupRun
-from pybak.catalog.history import History, Snapshot
+from pybak.catalog.facts import Snapshot
+from pybak.catalog.history import History
 from pybak.catalog.locks import job_lock
 from pybak.catalog.recorder import RunRecorder
 from pybak.catalog.runs import Catalog

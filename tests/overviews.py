@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from pybak.catalog.history import History, Snapshot
+from pybak.catalog.facts import Snapshot
+from pybak.catalog.history import History
 from pybak.catalog.runs import Catalog
 from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot
 from pybak.formats.manifest_reader import FullFact

@@ -14,7 +14,8 @@ from pathlib import Path
 from dying import PRUNE_CHANGES, PRUNE_WRITERS, die_at
 
 from pybak.catalog.engine import Database
-from pybak.catalog.history import History, Snapshot
+from pybak.catalog.facts import Snapshot
+from pybak.catalog.history import History
 from pybak.catalog.runs import Catalog
 from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot
 from pybak.formats.manifest_reader import FullFact

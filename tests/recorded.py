@@ -12,7 +12,8 @@ from pybak.backup.catalog_base import JobHistory
 from pybak.backup.record import write_backup
 from pybak.backup.run import BackupRun
 from pybak.catalog.engine import Database
-from pybak.catalog.history import History, Snapshot
+from pybak.catalog.facts import Snapshot
+from pybak.catalog.history import History
 from pybak.catalog.recorder import RunRecorder
 from pybak.report import BackupReport
 

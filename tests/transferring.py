@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pybak.catalog.engine import Database
-from pybak.catalog.history import ArchiveFacts, History
+from pybak.catalog.facts import ArchiveFacts
+from pybak.catalog.history import History
 from pybak.locate import names_of
 from pybak.options.transfer import TransferOptions
 from pybak.report.transfer import TransferReport

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pybak.catalog.engine import Database
-from pybak.catalog.history import History, Snapshot
+from pybak.catalog.facts import Snapshot
+from pybak.catalog.history import History
 from pybak.catalog.runs import Catalog
 from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot
 from pybak.formats.manifest_reader import FullFact

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from msgspec.structs import replace
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -25,6 +26,8 @@ from flows.support.log_file import log_file
 from flows.support.log_report import log_details
 from flows.support.screen import Screen
 from flows.support.states import error_state, final_state
+from pybak.catalog.failures import CatalogError
+from pybak.catalog.stages import write_stages
 from pybak.display import escape
 from pybak.errors import PyBakError, StorageError
 from pybak.hooks import HookError
@@ -32,6 +35,7 @@ from pybak.notify.ending import Ending, is_busy, report_of
 from pybak.notify.wanted import Notices
 from pybak.options.notices import NoticeOptions
 from pybak.report import UNCHANGED, Report
+from pybak.stages import EMAIL_REPORT, Stages, measuring, stage
 from tasks._telling import Started, check_blocks, start, tell
 from tasks.email_report import email_report
 
@@ -46,22 +50,27 @@ def concluded(
     `kind` is the flow's name, `key` that of its artifact; `what` names the job or the sources. A
     PyBakError out of `make` becomes the state of a run that failed; others are told and raised.
     """
-    with Screen.current() as screen, screen.shared():
-        conclusion = _Conclusion(kind, key, options, what, screen)
+    with Screen.current() as screen, screen.shared(), measuring() as stages:
+        conclusion = _Conclusion(kind, key, options, what, screen, stages)
         with (
             stop_on_signal(conclusion.stopping.set),
             log_file(None if conclusion.is_dry else options.log_file),
         ):
-            return conclusion.of(make)
+            try:
+                return conclusion.of(make)
+            finally:
+                keep(stages)
 
 
 class _Conclusion:
     """One run's ending in the making."""
 
     def __init__(
-        self, kind: str, key: str, options: NoticeOptions, what: str, screen: Screen
-    ) -> None:
+        self, kind: str, key: str, options: NoticeOptions, what: str, screen: Screen,
+        stages: Stages,
+    ) -> None:  # fmt: skip
         self.kind, self.key, self.what, self.screen = kind, key, what, screen
+        self.stages = stages
         self.is_dry = bool(getattr(options, "dry_run", False))
         self.hooks: Hooks = hooks_of(kind, what, options)
         self.notices = (
@@ -91,7 +100,11 @@ class _Conclusion:
             self._tell(report_of(self.kind, error), started, error=error)
             raise
         self._tell(report, started)
-        return final_state(report)
+        return final_state(self._measured(report))
+
+    def _measured(self, report: Report) -> Report:
+        """Give a report with the stages so far."""
+        return replace(report, stages=self.stages.all())
 
     def _check(self) -> None:
         """Have whoever sits there know at once of a block that does not exist.
@@ -136,6 +149,7 @@ class _Conclusion:
         self, report: Report, started: Started, *, error: BaseException | None = None
     ) -> None:
         """Leave log line and artifact, and send the notices."""
+        report = self._measured(report)
         if error is None and not self.is_dry:
             log_details(self.kind, report)
         is_quiet = error is not None or (report.status == UNCHANGED and not self.is_dry)
@@ -151,7 +165,8 @@ class _Conclusion:
         if (problem := started.finish(stopped)) is not None:
             self._warn(problem)
         if report.status == UNCHANGED:
-            problems = tell(self.notices, ending, stopped)
+            with stage(EMAIL_REPORT):
+                problems = tell(self.notices, ending, stopped)
             for problem in problems:
                 get_run_logger().warning("%s", problem)
         else:
@@ -171,6 +186,15 @@ class _Conclusion:
     def _warn(self, text: str) -> None:
         get_run_logger().warning("%s", text)
         self.screen.warn(text)
+
+
+def keep(stages: Stages) -> None:
+    """Write the stages of a run that is over beside it into the catalog; a courtesy, no more."""
+    for url, run_id in stages.recorded:
+        try:
+            write_stages(url, run_id, stages.all())
+        except CatalogError as error:
+            get_run_logger().debug("%s; so the times of the stages are not kept", error)
 
 
 def _is_terminal() -> bool:

@@ -15,6 +15,7 @@ from flows.support.cluster import ClusterError, choose
 from flows.support.screen import Screen
 from pybak.backup.plan import DIRECT, HELPERS
 from pybak.errors import Interrupted, PyBakError
+from pybak.stages import stage
 from pybak.workers.pool import HelpersUnavailableError, current_pool, helping
 
 _Result = TypeVar("_Result")
@@ -45,18 +46,24 @@ def fan_out(
     the first failure, to stop what still runs; the first failure is raised when all are done.
     Once `is_stopping` says so, tasks get a few seconds to end by themselves; those that don't
     (they wait for a worker, or it is gone) are cancelled. `on_result` is called for each call, by
-    its number and in that order.
+    its number and in that order. All of it is a stage of the run, called as its task runs are.
     """
-    if cluster == DIRECT:
-        return [
-            _direct(task, call, on_failure, partial(on_result, number))
-            for number, call in enumerate(calls)
-        ]
-    with _helpers(cluster, workers, screen):
-        return _by_cluster(
-            task, calls, cluster=cluster, workers=workers, on_failure=on_failure,
-            is_stopping=is_stopping, screen=screen, on_result=on_result,
-        )  # fmt: skip
+    with stage(str(task.task_run_name).removesuffix("-{name}")) as span:
+        before = screen.worked() or 0.0
+        try:
+            if cluster == DIRECT:
+                return [
+                    _direct(task, call, on_failure, partial(on_result, number))
+                    for number, call in enumerate(calls)
+                ]
+            with _helpers(cluster, workers, screen):
+                return _by_cluster(
+                    task, calls, cluster=cluster, workers=workers, on_failure=on_failure,
+                    is_stopping=is_stopping, screen=screen, on_result=on_result,
+                )  # fmt: skip
+        finally:
+            worked = screen.worked()
+            span.shared(None if worked is None else max(worked - before, 0.0))
 
 
 @contextmanager

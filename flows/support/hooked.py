@@ -15,6 +15,7 @@ from pybak.catalog.locks import job_lock, waiting_seconds
 from pybak.home import catalog_url
 from pybak.hooks import environment, run_hook
 from pybak.options.notices import HookOptions, NoticeOptions
+from pybak.stages import stage
 from pybak.units import parse_duration
 
 AFTERWARDS: Final = ("status", "run_id", "archive", "message")
@@ -57,7 +58,8 @@ class Hooks:
     def run_before(self, screen: Screen, stopped: Callable[[], bool]) -> None:
         """Run the command of --before. Raises HookError, Interrupted."""
         if self.before:
-            self._run("--before", self.before, {}, screen, self.seconds, stopped)
+            with stage("before"):
+                self._run("--before", self.before, {}, screen, self.seconds, stopped)
 
     def run_after(
         self, screen: Screen, stopped: Callable[[], bool], told: Mapping[str, str | None]
@@ -68,11 +70,12 @@ class Hooks:
         """
         if not self.after:
             return
-        if stopped():
-            seconds = min(self.seconds, STOPPED_SECONDS)
-            self._run("--after", self.after, told, screen, seconds, lambda: False)
-        else:
-            self._run("--after", self.after, told, screen, self.seconds, stopped)
+        with stage("after"):
+            if stopped():
+                seconds = min(self.seconds, STOPPED_SECONDS)
+                self._run("--after", self.after, told, screen, seconds, lambda: False)
+            else:
+                self._run("--after", self.after, told, screen, self.seconds, stopped)
 
     def _run(
         self, option: str, command: str, told: Mapping[str, str | None], screen: Screen,

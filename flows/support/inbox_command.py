@@ -11,7 +11,7 @@ from flows.support.watch import watch_flow
 from pybak import cli
 from pybak.cli.inbox import InboxRequest
 from pybak.cli.inbox import inbox_command as make_command
-from pybak.inbox.places import absolute_place
+from pybak.inbox.addresses import absolute_place
 from pybak.paths import user_path
 from pybak.portable import to_portable
 

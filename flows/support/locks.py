@@ -8,14 +8,14 @@ from contextlib import ExitStack, contextmanager
 
 from flows.support.interrupt import stop_on_signal
 from flows.support.screen import Screen
-from pybak.catalog.locks import job_lock, waiting_seconds
+from pybak.catalog.locks import Lock, job_lock, waiting_seconds
 from pybak.home import catalog_url
 from pybak.options import BackupOptions
 from pybak.options.inbox import InboxOptions
 
 
 @contextmanager
-def job_locked(job: str, options: BackupOptions | InboxOptions, screen: Screen) -> Iterator[None]:
+def job_locked(job: str, options: BackupOptions | InboxOptions, screen: Screen) -> Iterator[Lock]:
     """Hold the job's lock; Ctrl-C and the like end the waiting for it.
 
     Raises LockedError if another run has it for too long, Interrupted.
@@ -34,4 +34,4 @@ def job_locked(job: str, options: BackupOptions | InboxOptions, screen: Screen) 
             )
         if lock.problem:
             screen.warn(lock.problem)
-        yield
+        yield lock

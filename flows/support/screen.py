@@ -30,6 +30,7 @@ class Screen:
         self._quiet = quiet
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
+        self._folder: Path | None = None
 
     @staticmethod
     def current() -> Screen:
@@ -62,18 +63,24 @@ class Screen:
     def working(self, phase: str, staging: Path, *, files: int, size_bytes: int) -> None:
         """Follow the workers' progress in `staging` until the next phase."""
         self._stop_following()
+        self._folder = staging / "progress"
         if self._line is None:
             return
         self._line.phase(phase, total_files=files, total_bytes=size_bytes)
         self._done.clear()
         self._thread = threading.Thread(
-            target=self._follow, args=(self._line, staging / "progress"), daemon=True
+            target=self._follow, args=(self._line, self._folder), daemon=True
         )
         self._thread.start()
+
+    def worked(self) -> float | None:
+        """Give the seconds that workers took together since `working`; None where none tells."""
+        return Sampler(self._folder).worked() if self._folder is not None else None
 
     def phase(self, name: str) -> None:
         """Begin a phase that has no measure."""
         self._stop_following()
+        self._folder = None
         if self._line is not None:
             self._line.phase(name)
 

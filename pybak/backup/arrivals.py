@@ -24,6 +24,7 @@ from pybak.backup.stretches import (
     record_path,
 )
 from pybak.backup.window import Window
+from pybak.stages import UPLOAD, current
 
 _POLL_SECONDS: Final = 0.02
 _PATIENCE_SECONDS: Final = 5.0
@@ -42,6 +43,9 @@ class Arrivals:
     `compress` does a worker's work for the batch of a number, with the batch itself where it is
     none of the plan's. `stop_if_asked` raises what ends the waiting. With `is_alone` nobody else
     makes what no worker sends by itself. Raises OSError.
+
+    `began_at` is when the first batch came, by `time.monotonic`, and `idle_seconds` how long it was
+    waited since.
     """
 
     def __init__(
@@ -62,6 +66,10 @@ class Arrivals:
         self._sending = sending
         self._is_alone = is_alone
         self._again: dict[int, Batch] = {}
+        self._stages = current()
+        self._made_at = time.monotonic()
+        self.began_at: float | None = None
+        self.idle_seconds = 0.0
         self._window: Window | None = None
         self._stretches: dict[int, Stretch] = {}
         if sending is not None:
@@ -94,6 +102,7 @@ class Arrivals:
             if self._window is not None and number < self._job.batches:
                 self._window.update(number)
             if path.exists():
+                self._has_come()
                 return
             self._stop_if_asked()
             # Ask first, look again after: what was finished last must not be missed.
@@ -103,7 +112,7 @@ class Arrivals:
                 # It may be in the hand of a task that waits for others to end, which wait for it.
                 self._compress(number, None)
                 continue
-            time.sleep(_POLL_SECONDS)
+            self._pause()
             waited += _POLL_SECONDS
 
     def record_of(self, stretch: Stretch, stopped: Stopped) -> StretchRecord:
@@ -113,8 +122,31 @@ class Arrivals:
             self._stop_if_asked()
             if stopped() and not path.exists():
                 raise StoppedError
-            time.sleep(_POLL_SECONDS)
-        return read_record(self._folder, stretch.start)
+            self._pause()
+        self._has_come()
+        record = read_record(self._folder, stretch.start)
+        self._measure(record)
+        return record
+
+    def _pause(self) -> None:
+        start = time.monotonic()
+        time.sleep(_POLL_SECONDS)
+        if self.began_at is not None:
+            self.idle_seconds += time.monotonic() - start
+
+    def _has_come(self) -> None:
+        if self.began_at is None:
+            self.began_at = time.monotonic()
+
+    def _measure(self, record: StretchRecord) -> None:
+        """Tell when a worker sent what it did; the clock of its host may be another one."""
+        if self._stages is None or record.sent is None:
+            return
+        first, last, busy = record.sent
+        now = time.monotonic()
+        shift = now - time.time()
+        end = max(min(last + shift, now), self._made_at)
+        self._stages.add(UPLOAD, min(max(first + shift, self._made_at), end), end, busy=busy)
 
     def lay(self, stretch: Stretch, record: StretchRecord) -> None:
         """Lay down what was sent."""
@@ -155,7 +187,7 @@ class Arrivals:
         self._stop_if_asked()
         while self._window is not None and self._window.has_no_room(batch):
             self._stop_if_asked()
-            time.sleep(_POLL_SECONDS)
+            self._pause()
         self._compress(number, batch)
 
     def close(self) -> None:

@@ -289,6 +289,16 @@ class Assembler:
             manifest=manifest_path(self._folder),
         )
 
+    @property
+    def began_at(self) -> float | None:
+        """When the first segment came, by `time.monotonic`; None before."""
+        return self._arrivals.began_at
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long it has waited for others since."""
+        return self._arrivals.idle_seconds
+
     def check(self) -> None:
         """Raise what has gone wrong with what was laid down."""
         self._output.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,16 +13,21 @@ from pybak.backup.assemble import Assembler, Assembly
 from pybak.backup.conclude import Conclude, Conclusion
 from pybak.errors import Interrupted
 from pybak.formats import manifest
+from pybak.stages import ASSEMBLE, current, stage
 
 
 class Assembling:
-    """An assembler at work in a thread of its own; a context manager that ends it."""
+    """An assembler at work in a thread of its own; a context manager that ends it.
+
+    It is a stage of the run that begins when the first segment comes.
+    """
 
     def __init__(self, assembler: Assembler, folder: Path) -> None:
         self._assembler = assembler
         self._folder = folder
         self._no_more = threading.Event()
         self._error: BaseException | None = None
+        self._stages = current()
         self._thread = threading.Thread(target=self._run, name="assemble", daemon=True)
         self._thread.start()
 
@@ -31,6 +37,11 @@ class Assembling:
         except BaseException as error:  # raised again by `check`; nobody sees a thread's own end
             self._error = error
             staging.request_cancel(self._folder)  # the workers' effort would be lost
+        finally:
+            began, idle = self._assembler.began_at, self._assembler.idle_seconds
+            if self._stages is not None and began is not None:
+                now = time.monotonic()
+                self._stages.add(ASSEMBLE, began, now, busy=max(now - began - idle, 0.0))
 
     def check(self) -> None:
         """Raise what stopped the assembler, if anything did."""
@@ -55,7 +66,8 @@ class Assembling:
             self._assembler.check()
             raise Interrupted("stopped on request")
         users, groups = owners
-        return self._assembler.finish(header, users=users, groups=groups, conclude=conclude)
+        with stage(ASSEMBLE):
+            return self._assembler.finish(header, users=users, groups=groups, conclude=conclude)
 
     def __enter__(self) -> Self:
         return self

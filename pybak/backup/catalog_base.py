@@ -9,11 +9,11 @@ from datetime import datetime
 from pybak.backup.base import TICK_NS, ArchiveFacts, Base, Digest, Lineage, State, Stored
 from pybak.backup.gone import WITHOUT_DISK
 from pybak.backup.mode import DIFFERENTIAL
-from pybak.catalog import history as catalog
-from pybak.catalog import references
+from pybak.catalog import facts, references
 from pybak.catalog.copies import places
+from pybak.catalog.facts import Snapshot
 from pybak.catalog.failures import CatalogError
-from pybak.catalog.history import History, Snapshot
+from pybak.catalog.history import History
 from pybak.catalog.lineage import ancestors, rows_by_run, runs_since
 from pybak.formats.manifest import Reference
 from pybak.portable import from_portable
@@ -165,7 +165,7 @@ class CatalogBase:
         return Lineage(bases, [run for run, count in rows.items() if count > taken.get(run, 0)])
 
 
-def _facts(archive: catalog.ArchiveFacts) -> ArchiveFacts:
+def _facts(archive: facts.ArchiveFacts) -> ArchiveFacts:
     """Give what a backup needs to know of an archive of the catalog."""
     first, *copies = (
         [(from_portable(volume.uri), volume.size) for volume in place.volumes]

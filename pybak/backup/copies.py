@@ -40,7 +40,7 @@ from pybak.units import format_count, parse_size
 from pybak.volumes.model import Volume
 
 if TYPE_CHECKING:
-    from pybak.catalog.history import ArchiveFacts
+    from pybak.catalog.facts import ArchiveFacts
     from pybak.transfer.copying import SourceFile
 
 Advance = Callable[[int, int, bytes], None]
@@ -340,7 +340,7 @@ def find_files(volumes: Sequence[Volume]) -> list[SourceFile]:
 
     Raises NotFoundError, StorageError, and ArchiveError for one of another size.
     """
-    from pybak.catalog.history import StoredVolume
+    from pybak.catalog.facts import StoredVolume
     from pybak.transfer.copying import SourceFile
     from pybak.transfer.streaming import FileAt
 

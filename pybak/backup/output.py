@@ -21,6 +21,7 @@ import msgspec
 from pybak.formats.deflate import crc32
 from pybak.formats.manifest import VOLUME_START
 from pybak.volumes.model import VolumePart
+from pybak.writing import write_all, write_all_at
 
 _COPY_BYTES: Final = 64 << 20
 _SYNC_BYTES: Final = 256 << 20
@@ -127,10 +128,7 @@ class ArchiveFile(_Lasting):
             self.parts.append(_part(data))
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
-        self._grown(len(data))
+        self._grown(write_all(self._fd, data))
 
     def _grown(self, size: int) -> None:
         self.size += size
@@ -179,7 +177,7 @@ class ArchiveFile(_Lasting):
     def fill(self, room: int, data: bytes) -> None:
         """Write over the zeros."""
         assert self.parts[room].size == len(data)
-        os.pwrite(self._fd, data, self._rooms.pop(room))
+        write_all_at(self._fd, data, self._rooms.pop(room))
         self.parts[room] = _part(data)
 
     def mark(self) -> Place:
@@ -322,8 +320,4 @@ def _copy_range(source: int, target: int, length: int) -> int:
         with contextlib.suppress(OSError):  # other file system, or a kernel that can't
             if done := os.copy_file_range(source, target, length):
                 return done
-    data = os.read(source, min(length, 1 << 20))
-    view = memoryview(data)
-    while view:
-        view = view[os.write(target, view) :]
-    return len(data)
+    return write_all(target, os.read(source, min(length, 1 << 20)))

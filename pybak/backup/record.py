@@ -15,7 +15,8 @@ from sqlalchemy import Connection, update
 from pybak.backup.run import BackupRun
 from pybak.catalog.copies import StoredCopy, add_copies, archive_at
 from pybak.catalog.engine import Database
-from pybak.catalog.history import ArchiveFacts, History
+from pybak.catalog.facts import ArchiveFacts
+from pybak.catalog.history import History
 from pybak.catalog.models import Run
 from pybak.catalog.snapshots import (
     SnapshotEnd,

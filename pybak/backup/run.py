@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from pybak import __version__, staging
+from pybak import __version__
 from pybak.backup import chain_password, summing
 from pybak.backup.about import About
 from pybak.backup.assemble import Assembler, Assembly
@@ -39,11 +39,11 @@ from pybak.backup.sources import Sources, resolve_sources
 from pybak.backup.summing import Summing
 from pybak.backup.workplace import Workplace
 from pybak.entries import Root
-from pybak.errors import Interrupted
 from pybak.formats import manifest
 from pybak.options import BackupOptions
 from pybak.report import BackupReport, PlanSummary
 from pybak.report.copies import CopyOutcome
+from pybak.stoppable import Stoppable
 from pybak.storage import local, remote
 from pybak.units import parse_size
 from pybak.volumes.write import FinishedVolume, payload
@@ -52,7 +52,7 @@ _A_FILE = 1 << 10
 """What a file's headers and its line in the manifest come to."""
 
 
-class BackupRun:
+class BackupRun(Stoppable):
     """A run and its work folders; a context manager that leaves nothing unfinished behind."""
 
     def __init__(
@@ -77,7 +77,6 @@ class BackupRun:
         self.run_id = str(uuid4())
         self.started_at = now or datetime.now(UTC)
         self.options = options
-        self._stopping = False
         found = (
             sources
             if isinstance(sources, Sources)
@@ -342,20 +341,6 @@ class BackupRun:
         selection = self._selection or select_all(kept)
         base, newest = self._chosen.base, self._chosen.newest
         return Accounts(self.roots, kept, selection, known, base, newest)
-
-    def request_cancel(self) -> None:
-        """Ask the stages to stop soon."""
-        self._stopping = True  # no lock: this is called from signal handlers
-        staging.request_cancel(self.staging)
-
-    def is_stopping(self) -> bool:
-        """Whether `request_cancel` was called."""
-        return self._stopping
-
-    def check_cancelled(self) -> None:
-        """Raise Interrupted once `request_cancel` was called."""
-        if self._stopping:
-            raise Interrupted("stopped on request")
 
     def plan_summary(self, plan: BackupPlan, kept: Filtered) -> PlanSummary:
         """Describe a plan for `--dry-run`."""

@@ -24,6 +24,7 @@ from pybak.formats.deflate import Buffer
 from pybak.formats.sparse import Run
 from pybak.formats.streams import Piece
 from pybak.problems import Problem, unpack_problems
+from pybak.writing import write_all
 
 _WRITE_BYTES: Final = 1 << 20
 _LARGE_BYTES: Final = 64 << 10
@@ -183,9 +184,7 @@ class SegmentWriter:
 
     def _write(self, block: Buffer) -> None:
         self._sha.update(block)
-        view = memoryview(block)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, block)
 
     def mark(self) -> Mark:
         """Remember this place."""

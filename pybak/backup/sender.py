@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from pybak.backup.send_pieces import Piece, StagedFiles
 from pybak.errors import Interrupted, StorageError
+from pybak.stages import UPLOAD, Stages
 from pybak.staging import reason
 from pybak.storage.bandwidth import Bandwidth, PacedBody
 from pybak.storage.body import ExtentsBody
@@ -20,7 +22,7 @@ _Result = TypeVar("_Result")
 class Sender:
     """Runs what talks to a storage in a few threads; after the first failure nothing more goes.
 
-    `on_failure` is called once, in the thread that failed.
+    `on_failure` is called once, in the thread that failed. `stages` are told how long it takes.
     """
 
     def __init__(
@@ -31,7 +33,9 @@ class Sender:
         threads: int,
         on_failure: Callable[[], None] = lambda: None,
         bandwidth: Bandwidth | None = None,
+        stages: Stages | None = None,
     ) -> None:
+        self._stages = stages
         self.storage = storage
         self.files = files
         self._bandwidth = bandwidth
@@ -49,12 +53,17 @@ class Sender:
 
         def run() -> _Result:
             self._stop_if_asked()
+            start = time.monotonic()
             try:
                 return work()
             except BaseException as error:
                 if is_needed():
                     self._fail(error)
                 raise
+            finally:
+                if self._stages is not None:
+                    end = time.monotonic()
+                    self._stages.add(UPLOAD, start, end, busy=end - start)
 
         with self._lock:
             self._waiting += 1

@@ -26,6 +26,7 @@ from pybak.backup.stretches import Stretches, Target, plan_stretches, write_targ
 from pybak.errors import Interrupted, PlanError, StorageError
 from pybak.home import home
 from pybak.options import BackupOptions
+from pybak.stages import current
 from pybak.storage import naming, remote
 from pybak.storage.bandwidth import Bandwidth
 from pybak.storage.remote import Published, RemoteDestination
@@ -91,6 +92,7 @@ class Shipment:
             threads=self._options.upload_parts,
             on_failure=on_failure,
             bandwidth=Bandwidth(parse_size(limit)) if limit else None,
+            stages=current(),
         )
 
         def stop_if_asked() -> None:

@@ -28,6 +28,7 @@ from pybak.backup.send_pieces import Piece, StagedFiles, read_piece
 from pybak.backup.sender import Sender
 from pybak.backup.window import most_bytes
 from pybak.errors import Interrupted
+from pybak.stages import UPLOAD, Stages
 from pybak.storage.opening import open_storage
 from pybak.storage.protocol import PartLimits, SentPart, Upload
 
@@ -74,13 +75,15 @@ class Target(msgspec.Struct, frozen=True):
 class StretchRecord(msgspec.Struct, frozen=True):
     """What became of a stretch: the indexes of its batches, and where its bytes are, in order.
 
-    `held` and `tail` are in staged files; `parts` are sent.
+    `held` and `tail` are in staged files; `parts` are sent. `sent` tells when that began and ended
+    (Unix time of the worker's host), and the seconds of all who sent.
     """
 
     indexes: list[SegmentIndex]
     held: list[Extent]
     parts: list[SentPart]
     tail: list[Extent]
+    sent: tuple[float, float, float] | None = None
 
 
 def plan_stretches(
@@ -225,7 +228,8 @@ def send_stretch(folder: Path, job: Job, stretch: Stretch, make: MakeSegment) ->
     assert plan is not None
     target = msgspec.msgpack.decode((folder / "stretches.target").read_bytes(), type=Target)
     files = StagedFiles()
-    sender = Sender(open_storage(target.address), files, threads=plan.threads)
+    stages = Stages()
+    sender = Sender(open_storage(target.address), files, threads=plan.threads, stages=stages)
     try:
         sending = _Sending(folder, stretch, plan, sender, target.upload)
         indexes = []
@@ -238,7 +242,7 @@ def send_stretch(folder: Path, job: Job, stretch: Stretch, make: MakeSegment) ->
                 sending.add(files.add(os.fsencode(path), index.size))
             else:
                 path.unlink()
-        record = sending.finish(indexes)
+        record = msgspec.structs.replace(sending.finish(indexes), sent=_times(stages))
         if not staging.write_once(
             record_path(folder, stretch.start), msgspec.msgpack.encode(record)
         ):
@@ -246,6 +250,15 @@ def send_stretch(folder: Path, job: Job, stretch: Stretch, make: MakeSegment) ->
                 os.unlink(extent.path)
     finally:
         sender.stop()
+
+
+def _times(stages: Stages) -> tuple[float, float, float] | None:
+    """Give when parts were sent, as other processes understand it."""
+    span = stages.span(UPLOAD)
+    if span is None or span[2] is None:
+        return None
+    shift = time.time() - time.monotonic()
+    return span[0] + shift, span[1] + shift, span[2]
 
 
 def _stop_if_asked(folder: Path) -> None:

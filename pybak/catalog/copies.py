@@ -34,7 +34,7 @@ from pybak.volumes.model import Volume as StoredVolume
 if TYPE_CHECKING:
     from typing import Any
 
-    from pybak.catalog.history import ArchiveFacts
+    from pybak.catalog.facts import ArchiveFacts
 
 _FILE: Final = ("number", "uri", "size", "sha256", "parts")
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 from sqlmodel import col
 
 from pybak.catalog.engine import Database
-from pybak.catalog.history import Snapshot
+from pybak.catalog.facts import Snapshot
 from pybak.catalog.models import Job, unescaped
 from pybak.catalog.rows import stream
 from pybak.entries import FILE, FOLDER
@@ -28,7 +28,7 @@ _IS_IN: Final = "(job_id = ? AND first_seq <= ? AND (gone_seq IS NULL OR gone_se
 
 
 class Side(NamedTuple):
-    """A member as one of the snapshots has it; `digests` are those of `pybak.catalog.history`."""
+    """A member as one of the snapshots has it; `digests` are those of `pybak.catalog.facts`."""
 
     kind: str
     size: int

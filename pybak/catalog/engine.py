@@ -52,9 +52,13 @@ class Database:
     CatalogErrors.
     """
 
-    def __init__(self, url: str) -> None:
-        """Take what `PYBAK_CATALOG_URL` may say (`pybak.catalog.address`)."""
+    def __init__(self, url: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
+        """Take what `PYBAK_CATALOG_URL` may say (`pybak.catalog.address`).
+
+        Other writers are waited for `busy_seconds`, or for what a URL of SQLite says.
+        """
         self._given = url
+        self._busy_seconds = busy_seconds
         self._lock = threading.Lock()
         self._parsed: URL | None = None
         self._engine: Engine | None = None
@@ -160,22 +164,31 @@ class Database:
         with translated(where, opening=True):
             fixed: FixedFile | None = None
             if self.is_postgres:
-                engine = _postgres(url)
+                engine = _postgres(url, self._busy_seconds)
             else:
                 if (path := file_of(url)) is not None:
                     _prepare_file(path)
                     fixed = FixedFile(path) if is_read_only(path) else None
-                engine = _sqlite(url, fixed)
+                engine = _sqlite(url, fixed, self._patience)
             self._fixed = fixed
             try:
                 if fixed is not None:
                     _check_schema(engine, where)
                 else:
-                    _settle(engine, where, _patience(url))
+                    _settle(engine, where, self._patience)
             except BaseException:
                 engine.dispose()
                 raise
         return engine
+
+    @property
+    def _patience(self) -> float:
+        """For how many seconds a lock is waited for; a URL of SQLite may say it: `?timeout=5`."""
+        try:
+            asked = self._url.query["timeout"] if not self.is_postgres else self._busy_seconds
+            return float(str(asked))
+        except (KeyError, ValueError):
+            return self._busy_seconds
 
 
 def _prepare_file(path: str) -> None:
@@ -195,11 +208,11 @@ def _prepare_file(path: str) -> None:
         raise unusable(path, "file is not a database", REBUILD)
 
 
-def _sqlite(url: URL, fixed: FixedFile | None) -> Engine:
+def _sqlite(url: URL, fixed: FixedFile | None, patience: float) -> Engine:
     if fixed is not None:
-        engine = fixed.engine(timeout=_patience(url))
+        engine = fixed.engine(timeout=patience)
     else:
-        engine = create_engine(url, connect_args={"timeout": _patience(url)})
+        engine = create_engine(url, connect_args={"timeout": patience})
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
@@ -215,7 +228,7 @@ def _sqlite(url: URL, fixed: FixedFile | None) -> Engine:
     return engine
 
 
-def _postgres(url: URL) -> Engine:
+def _postgres(url: URL, busy_seconds: float) -> Engine:
     timeout = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_SECONDS}
     engine = create_engine(url, connect_args=timeout, pool_pre_ping=True)
 
@@ -224,20 +237,12 @@ def _postgres(url: URL) -> Engine:
         # Times are written as UTC and kept without a zone.
         connection.autocommit = True
         connection.execute(
-            f"SET TIME ZONE 'UTC'; SET lock_timeout = '{BUSY_SECONDS:.0f}s'; "
+            f"SET TIME ZONE 'UTC'; SET lock_timeout = '{busy_seconds:.0f}s'; "
             "SET client_min_messages = warning"
         )
         connection.autocommit = False
 
     return engine
-
-
-def _patience(url: URL) -> float:
-    """Give for how many seconds a lock is waited for; a URL of SQLite may say it: `?timeout=5`."""
-    try:
-        return float(str(url.query["timeout"])) if is_sqlite(url) else BUSY_SECONDS
-    except (KeyError, ValueError):
-        return BUSY_SECONDS
 
 
 def _check_schema(engine: Engine, where: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sqlmodel import col
 
 from pybak.catalog.engine import Database
-from pybak.catalog.history import Snapshot
+from pybak.catalog.facts import Snapshot
 from pybak.catalog.models import Archive, Run, escaped
 from pybak.catalog.needs import read_needs
 from pybak.catalog.rows import ByName, by_name, stream

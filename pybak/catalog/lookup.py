@@ -10,7 +10,8 @@ from sqlalchemy import Connection
 from sqlmodel import col, select
 
 from pybak.catalog.engine import Database
-from pybak.catalog.history import ArchiveFacts, History, Version
+from pybak.catalog.facts import ArchiveFacts, Version
+from pybak.catalog.history import History
 from pybak.catalog.models import Archive, Run, escaped, unescaped
 from pybak.catalog.rows import stream
 from pybak.entries import FOLDER

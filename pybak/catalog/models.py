@@ -74,7 +74,7 @@ class Run(SQLModel, table=True):
     parameters said; neither holds secrets. `is_snapshot` tells that the catalog knows the state
     of the job's files after this run; `mode`, `base_run` and `full_run` tell of what its archive
     is the difference (`pybak.formats.manifest`). `flow_run` is the id of Prefect's flow run, whose
-    logs are this run's.
+    logs are this run's. `stages` tell how long each took (`pybak.stages.to_rows`).
     """
 
     __table_args__ = (
@@ -108,6 +108,9 @@ class Run(SQLModel, table=True):
         default=False, sa_column=Column(Boolean, nullable=False, server_default=false())
     )
     flow_run: str | None = Field(default=None, index=True)
+    stages: list[tuple[str, float, float, float | None]] | None = Field(
+        default=None, sa_column=Column(JSON(none_as_null=True))
+    )
 
 
 class Archive(SQLModel, table=True):

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pybak.catalog.runs import Catalog, CatalogError
+from pybak.stages import current
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -37,6 +38,7 @@ class RunRecorder:
         self.seq: int | None = None
         self.run_id = run_id
         self.job = job
+        self._url = url
         self._catalog: Catalog | None = None
         try:
             self._catalog = Catalog(url)
@@ -84,4 +86,6 @@ class RunRecorder:
         if self._catalog is not None:
             self._catalog.close()
             self._catalog = None
+            if self.problem is None and (stages := current()) is not None:
+                stages.recorded.append((self._url, self.run_id))
         return self.problem

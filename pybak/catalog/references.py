@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select
 from sqlmodel import col
 
 from pybak.catalog.engine import Database
-from pybak.catalog.history import Digest, Snapshot
+from pybak.catalog.facts import Digest, Snapshot
 from pybak.catalog.models import Archive, escaped, unescaped
 from pybak.catalog.rows import Row, by_name, stream, unwrapped
 from pybak.entries import FILE

@@ -17,8 +17,9 @@ from sqlmodel import col
 
 from pybak.catalog.copies import drop_copies
 from pybak.catalog.engine import Database
+from pybak.catalog.facts import ArchiveFacts
 from pybak.catalog.failures import CatalogError
-from pybak.catalog.history import ArchiveFacts, History
+from pybak.catalog.history import History
 from pybak.catalog.models import (
     DELETING,
     PRESENT,

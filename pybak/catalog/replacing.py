@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, insert, update
 from sqlmodel import col
 
 from pybak.catalog.engine import Database
-from pybak.catalog.history import Snapshot
+from pybak.catalog.facts import Snapshot
 from pybak.catalog.models import DELETING, PRESENT, Archive, Run, Volume
 from pybak.catalog.needs import Needs, read_needs
 from pybak.catalog.rows import COLUMNS, execute, is_postgres, row_of

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import click
 
     from pybak.catalog.differences import Difference, Side
-    from pybak.catalog.history import Snapshot
+    from pybak.catalog.facts import Snapshot
 
 _SIGNS: Final = {"added": "+", "removed": "-", "changed": "M", "metadata": "m"}
 _SIZE_COLUMNS: Final = 19

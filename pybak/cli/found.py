@@ -20,7 +20,8 @@ from pybak.errors import ArchiveError, PlanError
 
 if TYPE_CHECKING:
     from pybak.catalog.engine import Database
-    from pybak.catalog.history import ArchiveFacts, History, Snapshot, Version
+    from pybak.catalog.facts import ArchiveFacts, Snapshot, Version
+    from pybak.catalog.history import History
     from pybak.restore.select import Selector
     from pybak.volumes.find import VolumeSet
 

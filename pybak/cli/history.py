@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import click
 
     from pybak.catalog.engine import Database
-    from pybak.catalog.history import History, Snapshot
+    from pybak.catalog.facts import Snapshot
+    from pybak.catalog.history import History
 
 LATEST: Final = "latest"
 SHORT_ID: Final = 8

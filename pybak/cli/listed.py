@@ -14,7 +14,8 @@ from pybak.entries import FILE, FOLDER
 from pybak.units import format_count, format_size
 
 if TYPE_CHECKING:
-    from pybak.catalog.history import ArchiveFacts, History, Snapshot, Version
+    from pybak.catalog.facts import ArchiveFacts, Snapshot, Version
+    from pybak.catalog.history import History
     from pybak.restore.select import Selector
 
 

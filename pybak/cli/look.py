@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     import click
 
     from pybak.catalog.engine import Database
-    from pybak.catalog.history import History, Snapshot
+    from pybak.catalog.facts import Snapshot
+    from pybak.catalog.history import History
     from pybak.restore.ask import Asked
     from pybak.restore.select import Selector
 

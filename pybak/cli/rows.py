@@ -19,7 +19,7 @@ from pybak.moment import utc_text
 from pybak.units import format_count, format_size
 
 if TYPE_CHECKING:
-    from pybak.catalog.history import Version
+    from pybak.catalog.facts import Version
     from pybak.formats.listing import Listed
 
 HEADING: Final = "Mode           Size  Modified           Ratio  Name"

@@ -26,7 +26,8 @@ from pybak.units import format_count, format_size
 if TYPE_CHECKING:
     import click
 
-    from pybak.catalog.history import ArchiveFacts, History, Snapshot
+    from pybak.catalog.facts import ArchiveFacts, Snapshot
+    from pybak.catalog.history import History
 
 _HEADING: Final = (
     "Run", "Seq", "Time", "Mode", "Status", "New", "Changed", "Gone", "Size", "Job", "Tags",

@@ -28,7 +28,8 @@ from pybak.report import RESTORE_COMMAND
 if TYPE_CHECKING:
     import click
 
-    from pybak.catalog.history import ArchiveFacts, History, Snapshot, Version
+    from pybak.catalog.facts import ArchiveFacts, Snapshot, Version
+    from pybak.catalog.history import History
     from pybak.catalog.lookup import Named
 
 _MOST_MEMBERS: Final = 20

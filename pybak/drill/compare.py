@@ -10,7 +10,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-from pybak.catalog.history import Version
+from pybak.catalog.facts import Version
 from pybak.entries import FILE, FOLDER, HARD_LINK, KIND_NAMES, LINK
 from pybak.looks import SET_ID, without_set_id
 

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Any, Final
 
 from pybak.catalog.engine import Database
-from pybak.catalog.history import ArchiveFacts, History, Snapshot, Version
+from pybak.catalog.facts import ArchiveFacts, Snapshot, Version
+from pybak.catalog.history import History
 from pybak.catalog.locks import archives_lock
 from pybak.catalog.models import escaped
 from pybak.catalog.presence import has_catalog

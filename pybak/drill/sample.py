@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from pybak.catalog.history import Version
+from pybak.catalog.facts import Version
 from pybak.entries import FILE, FOLDER, HARD_LINK, LINK
 
 _CHECKABLE = frozenset({FILE, HARD_LINK, FOLDER, LINK})

@@ -10,7 +10,6 @@ cipher allows it.
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from pybak import aes
 from pybak.errors import PlanError, WrongPasswordError
 from pybak.formats import zip_records as zr
+from pybak.writing import write_all
 
 if TYPE_CHECKING:
     from pybak.formats.source import Identity, Source
@@ -129,10 +129,7 @@ def write_wrapper(
     """Write a wrapper where `out_fd` stands; give its size in bytes. Raises as `wrap` does."""
     size = 0
     for piece in wrap(name, inner_size, chunks, password, mtime_ns=mtime_ns, threads=threads):
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(out_fd, view) :]
-        size += len(piece)
+        size += write_all(out_fd, piece)
     return size
 
 

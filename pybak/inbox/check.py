@@ -14,8 +14,7 @@ from pybak.formats.source import FileSource, Source
 from pybak.formats.wrapper import WrappedSource
 from pybak.formats.zip_directory import read_directory
 from pybak.formats.zip_members import MemberReader
-from pybak.inbox.encode import Read
-from pybak.inbox.naming import GZ, ZIP, is_wrapped
+from pybak.inbox.encode import GZ, ZIP, Read, is_wrapped
 
 _READ_BYTES = 1 << 20
 _HEAD_BYTES = 512

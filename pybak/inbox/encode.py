@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -23,8 +23,12 @@ from pybak.formats.streams import Piece, codec
 from pybak.formats.tar_records import member_header, padding
 from pybak.formats.wrapper import wrap, wrapper_end, wrapper_head
 from pybak.gzip_file import deflate_blocks, gzip_blocks
-from pybak.inbox.naming import GZ, ZIP, is_wrapped
+from pybak.writing import write_all, write_all_at
 
+GZ: Final = "gz"
+ZIP: Final = "zip"
+WRAPPER: Final = ".zip"
+"""What the names of encrypted files end with, for formats that have no encryption."""
 _TAR_END = bytes(1024)
 _NS = 1_000_000_000
 
@@ -63,6 +67,11 @@ class _Tally:
     @property
     def read(self) -> Read:
         return Read(self.size, self._digest.hexdigest())
+
+
+def is_wrapped(file_format: str, *, encrypted: bool) -> bool:
+    """Whether the file lies in an encrypted ZIP of its own."""
+    return encrypted and file_format != ZIP
 
 
 def encode(
@@ -105,13 +114,7 @@ def _packed(
 
 def _write(out: int, blocks: Iterable[bytes]) -> int:
     """Write all blocks where `out` stands; give how many bytes."""
-    size = 0
-    for block in blocks:
-        view = memoryview(block)
-        while view:
-            view = view[os.write(out, view) :]
-        size += len(block)
-    return size
+    return sum(write_all(out, block) for block in blocks)
 
 
 def _write_wrapped(
@@ -128,7 +131,7 @@ def _write_wrapped(
     _write(out, [bytes(len(head))])
     size = _write(out, aes.encrypt_stream(packed, password, threads=recipe.workers)) - aes.OVERHEAD
     _write(out, [wrapper_end(inner, size, mtime_ns=mtime_ns, force_zip64=True)])
-    os.pwrite(out, wrapper_head(inner, size, mtime_ns=mtime_ns, force_zip64=True), 0)
+    write_all_at(out, wrapper_head(inner, size, mtime_ns=mtime_ns, force_zip64=True), 0)
 
 
 def _write_zip(
@@ -163,7 +166,7 @@ def _write_zip(
     )  # fmt: skip
     head = zr.local_header(name, force_zip64=is_large, **sizes, **common)  # type: ignore[arg-type]
     _write(out, [central, zr.end_records(1, len(central), len(head) + stored_size)])
-    os.pwrite(out, head, 0)
+    write_all_at(out, head, 0)
 
 
 class _Returned:

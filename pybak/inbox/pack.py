@@ -20,10 +20,12 @@ from typing import Final
 
 from pybak import problems, staging
 from pybak.backup.read_source import look_again, read_pieces, state_of
+from pybak.display import printable
 from pybak.errors import ArchiveError, Interrupted, SourceError, StorageError
 from pybak.folders import Folders
 from pybak.inbox.check import check_packed
 from pybak.inbox.encode import Read, encode
+from pybak.inbox.found import open_file
 from pybak.inbox.parcels import (
     DUPLICATE,
     FAILED,
@@ -38,7 +40,6 @@ from pybak.inbox.parcels import (
     read_parcel,
     write_outcomes,
 )
-from pybak.inbox.reading import open_file
 from pybak.inbox.settle import UNLEASED_SECONDS, BusyError, check_writers
 
 Advance = Callable[[int, int, bytes], object]
@@ -67,15 +68,15 @@ def pack_parcel(
     """Pack the files of a parcel into the staging folder; give how many.
 
     What became of each is left there (`pybak.inbox.parcels`). Once a cancel was requested the file
-    in hand is given up and the others are left out. Raises StorageError if the folder can't be
-    used.
+    in hand is given up and the others are left out. Raises StorageError if the folder or the inbox
+    can't be used.
     """
     try:
         parcel = read_parcel(folder, number)
         outcomes = read_outcomes(folder, number)
         if outcomes:  # it was done before
             return sum(outcome.status == MADE for outcome in outcomes)
-        with Folders(parcel.source) as folders:
+        with _inbox(parcel.source) as folders:
             for item in parcel.items:
                 try:
                     _stop_if_asked(folder)
@@ -90,6 +91,14 @@ def pack_parcel(
             f"{folder.parent}: {staging.reason(error)}; free some space or choose another place"
         ) from error
     return sum(outcome.status == MADE for outcome in outcomes)
+
+
+def _inbox(source: bytes) -> Folders:
+    try:
+        return Folders(source)
+    except OSError as error:
+        where = printable(os.fsdecode(source))
+        raise StorageError(f"{where}: {staging.reason(error)}; check the inbox") from error
 
 
 def _stop_if_asked(folder: Path) -> None:

@@ -6,8 +6,9 @@ What a row's state tells (`pybak.inbox.states`):
 - MADE: the file was about to be stored. If every place holds exactly the bytes that were made,
   it is taken over. If not, or if the source was written to since, what is there is taken back.
   The source was not touched yet.
-- STORED: only the source was left to be removed. One that is not what was stored stays: it came
-  later, and what was stored stays as well.
+- STORED: only the source was left to be removed. That is done once every place has been seen to
+  hold the file still; if one does not, what is there is taken back, and the source has its name
+  again. One that is not what was stored stays: it came later, and what was stored stays as well.
 - WITHDRAWN: the source had changed; what was stored is taken back.
 - DISCARDING: a duplicate; it is looked at again.
 
@@ -20,15 +21,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from pybak import problems
 from pybak.display import printable
 from pybak.errors import PlanError, SourceError, StorageError
 from pybak.folders import Folders
 from pybak.inbox import states
-from pybak.inbox.encode import Read
-from pybak.inbox.journal import Intent, Journal
+from pybak.inbox.journal import Journal
 from pybak.inbox.places import Place
+from pybak.inbox.rows import Intent
 from pybak.inbox.taking import CHANGED, GONE, SAME, look, resume, take
 from pybak.problems import Problem
 from pybak.storage.opening import join
@@ -58,7 +60,8 @@ class Recovery:
         self.blocked: dict[bytes, Problem] = {}
 
     def settle(self, intents: Sequence[Intent]) -> None:
-        """Settle rows one by one. Raises CatalogError."""
+        """Clear all their places, and settle rows one by one. Raises CatalogError."""
+        self._clean(intents)
         for intent in intents:
             try:
                 self._settle(intent)
@@ -68,6 +71,15 @@ class Recovery:
                 message = f"an earlier run left it half-way: {error}"
                 self.blocked[path] = Problem(os.fsdecode(path), code, message)
 
+    def _clean(self, intents: Sequence[Intent]) -> None:
+        """Remove what killed runs left at the places of these files, and at those of the round."""
+        names = [intent.name for intent in intents]
+        begun = [intent.name for intent in intents if intent.state == states.MADE]
+        addresses = {address for intent in intents for address in intent.places}
+        for address in sorted({*addresses, *self._addresses}):
+            with suppress(StorageError, PlanError):
+                self._open(address).clean(names, begun)
+
     def _settle(self, intent: Intent) -> None:
         if intent.state == states.PLANNED:
             self._journal.forget([intent.row])
@@ -75,11 +87,13 @@ class Recovery:
             self._look_again(intent)
         elif intent.state == states.WITHDRAWN:
             resume(self._folders, intent.found, intent.hidden, give_back=True)
-            self._take_back(intent)
+            self._drop(intent, *self._holding(intent))
         elif intent.state == states.MADE:
             self._take_over(intent)
+        elif intent.kept:
+            self._finish(intent)
         else:
-            self._remove_source(intent)
+            self._go_on(intent)
 
     def _look_again(self, intent: Intent) -> None:
         resume(self._folders, intent.found, intent.hidden, give_back=True)
@@ -90,26 +104,37 @@ class Recovery:
 
     def _take_over(self, intent: Intent) -> None:
         holding, orphans = self._holding(intent)
-        if len(holding) == len(intent.places) and look(self._folders, intent.found) != CHANGED:
-            for place in holding:
-                place.settle([intent.name])
-            self._journal.move([intent.row], states.STORED)
-            self._remove_source(intent)
+        if len(holding) < len(intent.places) or look(self._folders, intent.found) == CHANGED:
+            self._drop(intent, holding, orphans)
             return
-        self._drop(intent, holding, orphans)
+        for place in holding:
+            place.sync([intent.name])
+        self._journal.move([intent.row], states.STORED)
+        if not intent.kept:
+            take(self._folders, intent.found, intent.hidden)
+        self._finish(intent)
 
-    def _take_back(self, intent: Intent) -> None:
-        self._drop(intent, *self._holding(intent))
+    def _go_on(self, intent: Intent) -> None:
+        """Remove the source of a stored file; not for a copy that has gone since."""
+        holding, orphans = self._holding(intent)
+        is_stored = bool(holding) and len(holding) + len(orphans) == len(intent.places)
+        is_done = resume(self._folders, intent.found, intent.hidden, give_back=not is_stored)
+        if is_stored and not is_done:
+            take(self._folders, intent.found, intent.hidden)
+        if is_stored or look(self._folders, intent.found) not in (SAME, CHANGED):
+            self.orphans += orphans
+            self._finish(intent)
+        else:
+            self._drop(intent, holding, orphans)
 
     def _holding(self, intent: Intent) -> tuple[list[Place], list[Problem]]:
         """Give the places that hold what was stored, and what lies where nobody can look."""
-        expected = Read(intent.stored_size or 0, intent.stored_sha256 or "")
         holding: list[Place] = []
         orphans: list[Problem] = []
         for address in intent.places:
             try:
                 place = self._open(address)
-                if place.holds(intent.name, expected):
+                if place.holds(intent.name, intent.expected):
                     holding.append(place)
             except (StorageError, PlanError) as error:
                 if address in self._addresses:
@@ -129,11 +154,6 @@ class Recovery:
                 place.remove(intent.name)
         self._journal.forget([intent.row])
         self.orphans += orphans
-
-    def _remove_source(self, intent: Intent) -> None:
-        if not intent.kept and not resume(self._folders, intent.found, intent.hidden):
-            take(self._folders, intent.found, intent.hidden)
-        self._finish(intent)
 
     def _finish(self, intent: Intent) -> None:
         self._journal.move([intent.row], states.DONE)

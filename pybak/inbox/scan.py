@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -16,9 +15,10 @@ from typing import Final
 import msgspec
 
 from pybak import problems
-from pybak.backup.read_source import State, state_of
+from pybak.backup.read_source import state_of
 from pybak.backup.rules import Chooser, Rules
 from pybak.folders import Folders
+from pybak.inbox.found import Found, shown_name
 from pybak.inbox.settle import is_ahead, is_unfinished, is_young
 from pybak.problems import Problem
 from pybak.staging import PREFIX
@@ -33,45 +33,11 @@ _KINDS: Final = {
 _READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _AHEAD: Final = "changed at a time that this machine's clock is behind; set the clock"
 _TELL_EVERY: Final = 500
-_HIDDEN: Final = re.compile(rb"\.pybak-taken-[0-9a-f]{4}-(.+)", re.DOTALL)
 STRAY_SECONDS: Final = 60
 """A file that has had a hidden name for so long is not being taken."""
 
 Told = Callable[[int, int], object]
 """Called with the files and bytes found so far."""
-
-
-class Found(msgspec.Struct, frozen=True):
-    """A file that may be taken: its path below the inbox, and what it looked like."""
-
-    path: bytes
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-    device: int
-    mode: int
-
-    @property
-    def state(self) -> State:
-        """What tells whether it changed."""
-        return State(self.size, self.mtime_ns, self.ctime_ns, self.inode)
-
-    @property
-    def identity(self) -> tuple[bytes, int, int, int]:
-        """By what a file that was kept is known again."""
-        return self.path, self.size, self.mtime_ns, self.inode
-
-
-def hidden_name(run_id: str, name: bytes) -> bytes:
-    """Give what a run calls a file while it takes it, so short that every name fits in."""
-    return b".pybak-taken-%s-%s" % (os.fsencode(run_id.replace("-", "")[:4]), name)
-
-
-def shown_name(hidden: bytes) -> bytes | None:
-    """Give the name that a file had before a hidden one; None if this is none."""
-    found = _HIDDEN.fullmatch(hidden)
-    return None if found is None else found[1]
 
 
 class Scan(msgspec.Struct, frozen=True):

@@ -1,7 +1,9 @@
 """What became of a file that an inbox took, as the catalog's rows say it.
 
-A row goes PLANNED → MADE → STORED → DONE, one commit a step; `pybak.inbox.recover` tells what each
-means to a run that finds it after a kill.
+A row goes PLANNED → MADE → STORED → DONE, one commit a step. Beside that way lie PLANNED →
+DISCARDING → DUPLICATE, and MADE or STORED → WITHDRAWN, after which the row is deleted, as it is
+when a file is left as it was. `pybak.inbox.recover` tells what each state means to a run that finds
+it after a kill.
 """
 
 from __future__ import annotations

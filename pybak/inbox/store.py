@@ -19,24 +19,27 @@ from pybak import problems
 from pybak.display import printable
 from pybak.errors import ExistsError, NotFoundError, PlanError, SourceError, StorageError
 from pybak.folders import Folders
-from pybak.inbox import outcome as results
 from pybak.inbox import parcels, states
-from pybak.inbox.duplicates import Original, Originals
-from pybak.inbox.encode import Read
-from pybak.inbox.journal import Identity, Intent, Journal
-from pybak.inbox.outcome import Result, Tally
+from pybak.inbox.duplicates import Originals
+from pybak.inbox.folder_place import FolderPlace
+from pybak.inbox.found import Identity
+from pybak.inbox.journal import Journal
 from pybak.inbox.parcels import Outcome, made_path
-from pybak.inbox.places import FolderPlace, Place
+from pybak.inbox.places import Place
+from pybak.inbox.rows import Intent, Stored
 from pybak.inbox.taking import (
     CHANGED,
     REPLACED,
     SAME,
     Dispose,
+    Links,
     delete,
     look,
     sync_folders,
     take,
 )
+from pybak.inbox.tally import Tally
+from pybak.report.inbox import DONE, DUPLICATE, REMOVED, InboxFile
 from pybak.storage.opening import join
 
 _SENDING: Final = 4
@@ -73,6 +76,7 @@ class Store:
         self._read_back, self._aside = read_back, aside
         self._unsure: set[int] = set()
         """Rows that others repeat and that are not done."""
+        self._links = Links()
         self.again: list[Intent] = []
 
     def store(self, intents: Mapping[int, Intent], outcomes: Sequence[Outcome]) -> None:
@@ -108,18 +112,18 @@ class Store:
 
     def _divide(
         self, intents: Mapping[int, Intent], outcomes: Sequence[Outcome]
-    ) -> tuple[list[Intent], dict[int, tuple[Intent, Original]]]:
+    ) -> tuple[list[Intent], dict[int, tuple[Intent, Stored]]]:
         """Tell files to be stored from duplicates; in order, so that the first is stored."""
         done = [one for one in outcomes if one.status in (parcels.MADE, parcels.DUPLICATE)]
-        known: dict[str, Original] = {}
-        themselves: dict[tuple[Identity, str], Original] = {}
+        known: dict[str, Stored] = {}
+        themselves: dict[tuple[Identity, str], Stored] = {}
         with suppress(StorageError):  # storing them will tell
             if not self._keep:
                 themselves = self._originals.themselves(one.sha256 for one in done)
             if not self._keep_duplicates:
                 known = self._originals.of(one.sha256 for one in done)
         packed: list[Intent] = []
-        repeated: dict[int, tuple[Intent, Original]] = {}
+        repeated: dict[int, tuple[Intent, Stored]] = {}
         for one in done:
             intent = msgspec.structs.replace(
                 intents[one.row], sha256=one.sha256, stored_size=one.stored_size,
@@ -136,10 +140,7 @@ class Store:
             else:
                 packed.append(intent)
                 if not self._keep_duplicates:
-                    known[one.sha256] = Original(
-                        one.row, intent.found.path, intent.name, one.stored_size,
-                        one.stored_sha256,
-                    )  # fmt: skip
+                    known[one.sha256] = intent.as_stored
                     self._unsure.add(one.row)
         return packed, repeated
 
@@ -147,13 +148,7 @@ class Store:
 
     def _put(self, packed: Sequence[Intent]) -> list[Intent]:
         """Store files at all places; give those that are."""
-        self._journal.made(
-            Outcome(
-                row=one.row, status=parcels.MADE, sha256=one.sha256 or "",
-                stored_size=one.stored_size or 0, stored_sha256=one.stored_sha256 or "",
-            )
-            for one in packed
-        )  # fmt: skip
+        self._journal.made(packed)
         if all(isinstance(place, FolderPlace) for place in self._places) or len(packed) < 2:
             ends = [self._put_one(one) for one in packed]
         else:
@@ -165,26 +160,18 @@ class Store:
         ]
         try:
             for place in self._places:
-                place.settle([one.name for one in stored])
+                place.sync([one.name for one in stored])
         except StorageError as error:
             failed += [(one, _Put(error, tuple(self._places))) for one in stored]
             stored = []
         for one, end in failed:
             self._fail_to_store(one, end)
         self._journal.move([one.row for one in stored], states.STORED)
-        self._originals.add(
-            {
-                one.sha256 or "": Original(
-                    one.row, one.found.path, one.name, one.stored_size or 0,
-                    one.stored_sha256 or "",
-                )
-                for one in reversed(stored)
-            }
-        )  # fmt: skip
+        self._originals.add(one.as_stored for one in stored)
         return stored
 
     def _put_one(self, intent: Intent) -> _Put:
-        expected = _expected(intent)
+        expected = intent.expected
         staged = made_path(self._staging, intent.row)
         at: list[Place] = []
         try:
@@ -221,7 +208,7 @@ class Store:
         self._originals.drop(intent.row)
         if at:
             self._journal.move([intent.row], states.WITHDRAWN)
-        expected = _expected(intent)
+        expected = intent.expected
         try:
             holding = [
                 place for place in at
@@ -254,7 +241,7 @@ class Store:
         """Take a source away; if it must stay, take back what was stored of it."""
         path = intent.found.path
         try:
-            end = take(self._folders, intent.found, intent.hidden, dispose)
+            end = take(self._folders, intent.found, intent.hidden, dispose, self._links)
         except SourceError as error:
             self._tally.fail(path, error.code, str(error))
         else:
@@ -267,7 +254,7 @@ class Store:
             self._take_back(intent, self._places)
         return False
 
-    def _discard(self, repeated: Mapping[int, tuple[Intent, Original]]) -> None:
+    def _discard(self, repeated: Mapping[int, tuple[Intent, Stored]]) -> None:
         """Take away what repeats a file that is stored; the first is stored by now, or failed."""
         repeated = self._with_whole_copies(repeated)
         self._journal.discard(
@@ -287,11 +274,11 @@ class Store:
             done.append(row)
             self._tally.known += original.is_itself
             self._tally.results.append(
-                Result(
+                InboxFile(
                     path=os.fsdecode(intent.found.path),
-                    status=results.REMOVED if original.is_itself else results.DUPLICATE,
+                    status=REMOVED if original.is_itself else DUPLICATE,
                     destination=join(self._places[0].address, original.name),
-                    size=intent.found.size, stored_size=original.stored_size,
+                    size=intent.found.size, stored_size=original.expected.size,
                     sha256=intent.sha256 or "",
                     duplicate_of=None if original.is_itself else os.fsdecode(original.path),
                 )
@@ -303,10 +290,10 @@ class Store:
             sync_folders(self._folders, paths)
 
     def _with_whole_copies(
-        self, repeated: Mapping[int, tuple[Intent, Original]]
-    ) -> dict[int, tuple[Intent, Original]]:
+        self, repeated: Mapping[int, tuple[Intent, Stored]]
+    ) -> dict[int, tuple[Intent, Stored]]:
         """Leave out duplicates of what is not there whole: these are packed after all."""
-        found: dict[int, tuple[Intent, Original]] = {}
+        found: dict[int, tuple[Intent, Stored]] = {}
         lone: list[int] = []
         failed: list[int] = []
         for row, (intent, original) in repeated.items():
@@ -323,14 +310,10 @@ class Store:
         return found
 
 
-def done_result(intent: Intent) -> Result:
+def done_result(intent: Intent) -> InboxFile:
     """Tell of a file that is done."""
-    return Result(
-        path=os.fsdecode(intent.found.path), status=results.DONE,
+    return InboxFile(
+        path=os.fsdecode(intent.found.path), status=DONE,
         destination=join(intent.destination, intent.name), size=intent.found.size,
         stored_size=intent.stored_size or 0, sha256=intent.sha256 or "",
     )  # fmt: skip
-
-
-def _expected(intent: Intent) -> Read:
-    return Read(intent.stored_size or 0, intent.stored_sha256 or "")

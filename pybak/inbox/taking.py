@@ -11,24 +11,20 @@ one that was moved out of the inbox takes its files along.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import shutil
+import stat
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import IO, Final
-from uuid import uuid4
+from typing import Final
 
 from pybak import problems
 from pybak.backup.read_source import state_of
 from pybak.errors import SourceError
 from pybak.folders import Folders
+from pybak.inbox.found import Found, open_file, shown_name
 from pybak.inbox.naming import numbered
-from pybak.inbox.outcome import Tally
-from pybak.inbox.reading import open_file
-from pybak.inbox.scan import Found, shown_name
 from pybak.inbox.settle import BusyError, Lease
-from pybak.staging import NO_HARD_LINKS, WorkFolder, reason, remove_leftovers
+from pybak.inbox.tally import Tally
+from pybak.staging import NO_HARD_LINKS, reason
 
 GONE: Final = "gone"
 """It was taken, or somebody else did."""
@@ -38,8 +34,6 @@ REPLACED: Final = "replaced"
 """Another file is there."""
 SAME: Final = "same"
 """It is what it was."""
-
-_BLOCK: Final = 1 << 20
 
 Dispose = Callable[[int, bytes, bytes], object]
 """Does away with a file: the folder's descriptor, its hidden name there, the name it had."""
@@ -63,12 +57,39 @@ def look(folders: Folders, found: Found) -> str:
     return SAME if state_of(status) == found.state else CHANGED
 
 
-def take(folders: Folders, found: Found, hidden: bytes, dispose: Dispose = delete) -> str:
+class Links:
+    """Remembers of files with several names (hard links) how taking one of these changed them.
+
+    It moves the ctime that all the others have as well, which is no reason to leave these.
+    """
+
+    def __init__(self) -> None:
+        self._moved: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def ctime_ns(self, found: Found) -> int:
+        """Give the ctime that a file must have to be what was found."""
+        before, after = self._moved.get((found.device, found.inode), (None, 0))
+        return after if before == found.ctime_ns else found.ctime_ns
+
+    def taken(self, found: Found, status: os.stat_result) -> None:
+        """Take note of a file after one of its names went."""
+        if status.st_nlink:
+            self._moved[found.device, found.inode] = (found.ctime_ns, status.st_ctime_ns)
+
+
+def take(
+    folders: Folders,
+    found: Found,
+    hidden: bytes,
+    dispose: Dispose = delete,
+    links: Links | None = None,
+) -> str:
     """Take a file away if it still is what it was; give GONE, CHANGED or REPLACED.
 
-    `hidden` is its name meanwhile. Raises SourceError where it can't be removed; then it is there
-    as before.
+    `hidden` is its name meanwhile, `links` knows what this run did to its other names. Raises
+    SourceError where it can't be removed; then it is there as before.
     """
+    links = links or Links()
     folders.refresh()
     try:
         fd, status = open_file(folders, found.path)
@@ -81,11 +102,17 @@ def take(folders: Folders, found: Found, hidden: bytes, dispose: Dispose = delet
     try:
         if status.st_ino != found.inode or status.st_dev != found.device:
             return REPLACED
-        if not _is_as_it_was(status, found) or status.st_ctime_ns != found.ctime_ns:
+        if not _is_as_it_was(status, found) or status.st_ctime_ns != links.ctime_ns(found):
             return CHANGED
         try:
             with Lease(fd) as lease:
-                return _take(folders, found, hidden, dispose, fd, lease)
+                end = _take(folders, found, hidden, dispose, fd, lease)
+                if end == GONE and status.st_nlink > 1:
+                    with contextlib.suppress(OSError):
+                        after = os.fstat(fd)
+                        if lease.is_whole and _is_as_it_was(after, found):
+                            links.taken(found, after)
+                return end
         except BusyError:
             return CHANGED
     finally:
@@ -216,83 +243,6 @@ def _are_one(folder: int, name: bytes, other: bytes) -> bool:
     return os.path.samestat(first, second)
 
 
-def aside(target: Path) -> Callable[[bytes], Dispose]:
-    """Give what makes a `Dispose` for a file's folder: it moves the file below `target`.
-
-    What killed runs left there is removed. A file that is there already, by a run that was killed
-    before it could say so, is not moved again.
-    """
-    remove_leftovers(target)
-
-    def below(folder: bytes) -> Dispose:
-        def dispose(fd: int, hidden: bytes, name: bytes) -> None:
-            place = os.path.join(os.fsencode(target), folder)
-            os.makedirs(place, mode=0o700, exist_ok=True)
-            number = 1
-            while True:
-                new = os.fsencode(numbered(os.fsdecode(os.path.join(place, name)), number))
-                try:
-                    _name(target, fd, hidden, new)
-                except FileExistsError:
-                    if not _is_same(fd, hidden, new):
-                        number += 1
-                        continue
-                os.unlink(hidden, dir_fd=fd)
-                return
-
-        return dispose
-
-    return below
-
-
-def _name(target: Path, folder: int, hidden: bytes, new: bytes) -> None:
-    """Give a file a second name, or a copy where it can't have one. Raises OSError."""
-    try:
-        os.link(hidden, new, src_dir_fd=folder, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in NO_HARD_LINKS:
-            raise
-    else:
-        return
-    if os.path.lexists(new):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-    work = WorkFolder.create(target, str(uuid4()))
-    try:
-        copy = os.path.join(os.fsencode(work.path), b"copy")
-        with _opened(folder, hidden) as content, open(copy, "xb") as out:
-            shutil.copyfileobj(content, out, _BLOCK)
-            out.flush()
-            status = os.fstat(content.fileno())
-            os.fchmod(out.fileno(), status.st_mode & 0o777)
-            os.utime(out.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.fsync(out.fileno())
-        os.rename(copy, new)
-    finally:
-        work.remove()
-
-
-def _is_same(folder: int, hidden: bytes, other: bytes) -> bool:
-    """Whether another name is this file's, or that of a copy with its time."""
-    try:
-        with _opened(folder, hidden) as ours, open(other, "rb") as theirs:
-            mine, found = os.fstat(ours.fileno()), os.fstat(theirs.fileno())
-            if os.path.samestat(mine, found):
-                return True
-            if (mine.st_size, mine.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
-                return False
-            while block := ours.read(_BLOCK):
-                if theirs.read(len(block)) != block:
-                    return False
-            return True
-    except OSError:
-        return False
-
-
-def _opened(folder: int, hidden: bytes) -> IO[bytes]:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    return open(os.open(hidden, flags, dir_fd=folder), "rb")
-
-
 def sync_folders(folders: Folders, paths: Iterable[bytes]) -> None:
     """Bring to the disk that files went: those of a round, folder by folder.
 
@@ -307,3 +257,40 @@ def sync_folders(folders: Folders, paths: Iterable[bytes]) -> None:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+
+
+class Removing:
+    """Tells before anything is done with a file whether it could be removed; asks a folder once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[bytes, tuple[bool, bool]] = {}
+
+    def trouble(self, folders: Folders, path: bytes) -> str:
+        """Say why we can't remove a file from its folder; nothing if we can, or reading will tell.
+
+        In a sticky folder only the owners of the file and of the folder can, and root.
+        """
+        where, _, name = path.rpartition(b"/")
+        try:
+            fd = folders.fd(where)
+            if where not in self._folders:
+                self._folders[where] = _looked_at(fd)
+            is_writable, is_sticky = self._folders[where]
+            if not is_writable:
+                return "the folder can't be written; make it writable, or use --keep"
+            if is_sticky and os.stat(name, dir_fd=fd, follow_symlinks=False).st_uid != os.geteuid():
+                return (
+                    "it is another user's, and the folder is sticky; run as its owner, take the "
+                    "sticky bit away, or use --keep"
+                )
+        except OSError:
+            pass
+        return ""
+
+
+def _looked_at(fd: int) -> tuple[bool, bool]:
+    """Whether a folder can be written, and whether only owners may remove files from it."""
+    status = os.fstat(fd)
+    own = os.geteuid() in (0, status.st_uid)
+    is_sticky = bool(status.st_mode & stat.S_ISVTX) and not own
+    return os.access(b".", os.W_OK | os.X_OK, dir_fd=fd), is_sticky

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -20,16 +19,15 @@ from pybak.display import printable
 from pybak.entries import BLOCK_DEVICE, CHAR_DEVICE, FILE, LINK, SOCKET, UNKNOWN
 from pybak.errors import StorageError, reason
 from pybak.folders import Folders
-from pybak.mirror.compared import Compared, Tally, Todo
+from pybak.mirror.compared import Compared, Todo
+from pybak.mirror.findings import Findings
 from pybak.mirror.likeness import Likeness, is_same_content
 from pybak.mirror.rows import (
-    FILE_COST,
     LOOKS,
     NEW,
     SAME,
+    TEMPORARY_START,
     UPDATE,
-    Batch,
-    BatchWriter,
     FolderRow,
     LinkedRow,
     MirrorJob,
@@ -37,7 +35,6 @@ from pybak.mirror.rows import (
     inode_of,
     is_unfinished,
     mark_of,
-    write_rows,
 )
 from pybak.mirror.surplus import SurplusFinder
 from pybak.mounts import mount_of
@@ -48,16 +45,15 @@ from pybak.problems import (
     UNREADABLE,
     UNSUPPORTED,
     VANISHED,
-    Problem,
-    pack_problems,
 )
 
 IN_THE_WAY: Final = "in the way"
 """A folder's state: there is something else under its name in the target."""
 
-_BATCH_COST: Final = 32 << 20
 _LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FORMAT: Final = 0o170000
+_KEPT_WHOLE: Final = frozenset({stat.S_IFREG, stat.S_IFLNK})
+"""Whatever is written into these moves their time, and another one in their place has its own."""
 _NODES: Final = frozenset({CHAR_DEVICE, BLOCK_DEVICE})
 
 
@@ -106,23 +102,14 @@ class _Comparer:
         self._deletes = False
         self._sources = sources
         self._targets = targets
-        self._out = out
         self._likeness = Likeness(job)
         rules = job.rules()
         chooses = bool(job.include or job.exclude)
         self._chooser = Chooser(rules.include, rules.exclude) if chooses else None
         self._surplus = SurplusFinder(job, self._chooser)
-        self._writers: dict[str, BatchWriter] = {}
-        self._pending: dict[str, list[Row]] = {"batches": [], "late": []}
-        self._cost = {"batches": 0, "late": 0}
-        self._done: dict[str, list[Batch]] = {"batches": [], "late": []}
-        self._folders: list[FolderRow] = []
-        self._linked: list[LinkedRow] = []
-        self._temporaries: list[bytes] = []
-        self._problems: list[Problem] = []
-        self._excluded: Counter[str] = Counter()
+        self._found = Findings(out)
         self._touched = False
-        self.tally = Tally()
+        self.tally = self._found.tally
         self.looked_at = 0
 
     def tell(self) -> None:
@@ -163,22 +150,22 @@ class _Comparer:
             is_new = todo.state in (NEW, IN_THE_WAY)
             in_the_way = todo.state == IN_THE_WAY
             is_needed = todo.is_included or self._touched
-            self._folders.append(FolderRow(path, is_new, in_the_way, is_needed))
+            self._found.folders.append(FolderRow(path, is_new, in_the_way, is_needed))
 
     def _not_listed(self, path: bytes, error: OSError) -> None:
         if not path:
             name = printable(self._job.source)
             raise StorageError(f"{name}: can't be listed: {reason(error).lower()}") from error
         if error.errno == errno.ENOENT:
-            self._note(path, VANISHED, "was gone before it could be read")
+            self._found.note(path, VANISHED, "was gone before it could be read")
             return
         self.tally.unlisted += 1
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            self._note(path, TYPE_CHANGED, "was a folder and something else took its place")
+            self._found.note(path, TYPE_CHANGED, "was a folder and something else took its place")
         elif error.errno in (errno.EACCES, errno.EPERM):
-            self._note(path, UNREADABLE, "can't be listed: permission denied")
+            self._found.note(path, UNREADABLE, "can't be listed: permission denied")
         else:
-            self._note(path, IO_ERROR, f"can't be listed: {reason(error)}")
+            self._found.note(path, IO_ERROR, f"can't be listed: {reason(error)}")
 
     def _look_there(self, path: bytes, fds: list[int]) -> dict[str, os.stat_result] | None:
         """List the folder in the target; None if that can't be done, and is told."""
@@ -190,7 +177,7 @@ class _Comparer:
             self._deletes = self._job.deletes and mount_of(fds[1]) == self._mount
         except OSError as error:
             self.tally.unlisted += 1
-            self._note(path, STORAGE, f"can't be listed in the destination: {reason(error)}")
+            self._found.note(path, STORAGE, f"can't be listed in the destination: {reason(error)}")
             return None
         self.tally.there += len(there)
         return there
@@ -220,13 +207,14 @@ class _Comparer:
                 if not is_unfinished(os.fsencode(name), there[name]):
                     del there[name]
         found = unchanged = size = 0
+        add = self._found.add
         for item in listing:
             name = item.name
             old = there.pop(name, None)
             try:
                 now = item.stat(follow_symlinks=False)
             except OSError as error:
-                self._not_there(prefix + os.fsencode(name), error)
+                self._found.not_there(prefix + os.fsencode(name), error)
                 continue
             mode = now.st_mode
             if (
@@ -234,7 +222,7 @@ class _Comparer:
                 and old is not None
                 and mode == old.st_mode
                 and chooser is None
-                and mode & _FORMAT == stat.S_IFREG
+                and mode & _FORMAT in _KEPT_WHOLE
                 and now.st_mtime_ns == old.st_mtime_ns
                 and now.st_size == old.st_size
                 and now.st_nlink == old.st_nlink == 1
@@ -243,23 +231,29 @@ class _Comparer:
             ):
                 found += 1
                 unchanged += 1
-                size += now.st_size
+                if mode & _FORMAT == stat.S_IFREG:
+                    size += now.st_size
                 continue
             raw = os.fsencode(name)
-            if is_unfinished(raw, now):
+            if raw.startswith(TEMPORARY_START) and is_unfinished(raw, now):
                 if old is not None:
                     there[name] = old
                 continue
             child = prefix + raw
             kind = mode & _FORMAT
-            if inode_of(now) in self._left_out:
+            if kind == stat.S_IFREG and old is None and chooser is None and now.st_nlink == 1:
+                found += 1
+                size += now.st_size
+                add(Row(child, FILE, NEW, now.st_size))
+                continue
+            if kind == stat.S_IFDIR and inode_of(now) in self._left_out:
                 continue
             is_included = True
             if chooser is not None:
                 why = chooser.reason(os.fsdecode(child) + ("/" if kind == stat.S_IFDIR else ""))
                 is_included = why is None
                 if why is not None and not (kind == stat.S_IFDIR and why == NOT_INCLUDED):
-                    self._excluded[why] += 1
+                    self._found.excluded[why] += 1
                     continue
             if kind != stat.S_IFDIR:
                 self._entry(child, raw, now, old, fds)
@@ -275,19 +269,7 @@ class _Comparer:
         tally.found += found
         tally.unchanged += unchanged
         tally.size += size
-
-    def _not_there(self, path: bytes, error: OSError) -> None:
-        if error.errno == errno.ENOENT:
-            self._skip(path, VANISHED, "was gone before it could be read")
-        else:
-            self.tally.found += 1
-            self.tally.failed += 1
-            self._note(path, IO_ERROR, reason(error))
-
-    def _skip(self, path: bytes, code: str, message: str) -> None:
-        self.tally.found += 1
-        self.tally.skipped += 1
-        self._note(path, code, message)
+        self._touched = self._touched or found > unchanged
 
     def _entry(
         self,
@@ -300,7 +282,7 @@ class _Comparer:
         """Decide about what is no folder."""
         kind = KINDS.get(now.st_mode & _FORMAT, UNKNOWN)
         if kind in (SOCKET, UNKNOWN):
-            self._skip(path, UNSUPPORTED, "is a socket, which only its program can make")
+            self._found.skip(path, UNSUPPORTED, "is a socket, which only its program can make")
             return
         self.tally.found += 1
         size = now.st_size if kind == FILE else 0
@@ -310,17 +292,17 @@ class _Comparer:
         is_linked = kind == FILE and now.st_nlink > 1 and self._job.keeps_links
         if old is not None and stat.S_ISDIR(old.st_mode):
             self._touched = True
-            self._add("late", Row(path, kind, UPDATE, size))
+            self._found.add_late(Row(path, kind, UPDATE, size))
             if self._deletes:
                 self._surplus.find(fds[1], name, path, old)
         elif is_linked:
             there = inode_of(old) if old is not None else (0, 0)
-            self._linked.append(LinkedRow(path, what, size, inode_of(now), there, seen))
+            self._found.linked.append(LinkedRow(path, what, size, inode_of(now), there, seen))
         elif what == SAME:
             self.tally.unchanged += 1
         else:
             self._touched = True
-            self._add("batches", Row(path, kind, what, size, seen))
+            self._found.add(Row(path, kind, what, size, seen))
 
     def _verdict(
         self,
@@ -368,7 +350,7 @@ class _Comparer:
             if is_unfinished(raw, status):
                 self.tally.there -= 1
                 if status.st_ctime < self._job.live_since:
-                    self._temporaries.append(prefix + raw)
+                    self._found.temporaries.append(prefix + raw)
                     self._touched = True
             elif self._deletes:
                 self._surplus.find(fd, raw, prefix + raw, status)
@@ -378,51 +360,6 @@ class _Comparer:
         if len(self._surplus.rows) > before:
             self._touched = True
 
-    # -- taking down
-
-    def _note(self, path: bytes, code: str, message: str) -> None:
-        self._problems.append(Problem(os.fsdecode(path), code, message))
-
-    def _add(self, when: str, row: Row) -> None:
-        pending = self._pending[when]
-        pending.append(row)
-        self._cost[when] += row.size + FILE_COST
-        if self._cost[when] >= _BATCH_COST:
-            self._flush(when)
-
-    def _flush(self, when: str) -> None:
-        if self._pending[when]:
-            if when not in self._writers:
-                self._writers[when] = BatchWriter(self._file(when))
-            self._done[when].append(self._writers[when].add(self._pending[when]))
-            self._pending[when] = []
-            self._cost[when] = 0
-
-    def _file(self, what: str) -> Path:
-        return self._out.with_name(f"{self._out.name}.{what}")
-
     def result(self, rest: Sequence[Todo]) -> Compared:
         """Write the rows and give what came of it."""
-        for when in self._pending:
-            self._flush(when)
-        lists = {
-            name: [write_rows(self._file(name), rows)] if rows else []
-            for name, rows in (
-                ("folders", self._folders),
-                ("linked", self._linked),
-                ("surplus", self._surplus.rows),
-            )
-        }
-        self.tally.there += self._surplus.entries
-        self.tally.excluded = dict(self._excluded)
-        return Compared(
-            rest=list(rest),
-            tally=self.tally,
-            batches=self._done["batches"],
-            late=self._done["late"],
-            surplus_count=len(self._surplus.rows),
-            temporaries=self._temporaries,
-            problems=pack_problems([*self._problems, *self._surplus.problems]),
-            unmatched=self._chooser.unmatched() if self._chooser is not None else [],
-            **lists,
-        )
+        return self._found.result(rest, self._surplus, self._chooser)

@@ -17,6 +17,7 @@ from pybak.backup.read_source import read_range
 from pybak.errors import SourceError
 from pybak.formats.sparse import Run, data_runs, may_have_holes
 from pybak.problems import DAMAGED
+from pybak.writing import write_all, write_all_at
 
 try:
     import fcntl
@@ -27,6 +28,7 @@ _SMALL: Final = 128 << 10
 """Up to this size reading and writing take less time than asking for anything else."""
 _PIECE: Final = 16 << 20
 _BUFFER: Final = 1 << 20
+_pread = os.pread
 _CLONE: Final = 0x40049409  # FICLONE of linux/fs.h
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
@@ -55,7 +57,7 @@ class Copying:
             if runs is not None:
                 return self._copy_runs(source, target, runs, size, ask)
         if size <= _SMALL:
-            data = read_range(source, size, 0)
+            data = _read_small(source, size)
             write_all(target, data)
             ask(len(data))
             return len(data) == size
@@ -115,17 +117,16 @@ class Copying:
                 self._can_send = error.errno == errno.EIO
         # Tells at an error which of the two it was, and at the end that it is one.
         data = read_range(source, min(length, _BUFFER), at)
-        written = 0
-        while written < len(data):
-            written += os.pwrite(target, memoryview(data)[written:], at + written)
-        return len(data)
+        return write_all_at(target, data, at)
 
 
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data` at the file's position."""
-    written = os.write(fd, data)
-    while written < len(data):
-        written += os.write(fd, memoryview(data)[written:])
+def _read_small(fd: int, size: int) -> bytes:
+    try:
+        data = _pread(fd, size, 0)
+    except OSError:
+        data = b""
+    # What is out of the ordinary takes the way that tries again and says what it is.
+    return data if len(data) == size else read_range(fd, size, 0)
 
 
 def check_copy(source: int, target: int, ask: Ask) -> None:

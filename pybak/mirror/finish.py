@@ -21,7 +21,9 @@ from pybak.entries import FILE
 from pybak.errors import SourceError, StorageError, reason
 from pybak.folders import Folders
 from pybak.looks import dress
-from pybak.mirror.copy import Copier, Outcome, Progress, ShouldStop
+from pybak.mirror.account import Outcome, Progress, ShouldStop
+from pybak.mirror.copy import Copier
+from pybak.mirror.files import looks_of
 from pybak.mirror.plan import MirrorPlan, folders_of, links_of, not_deleted, surplus_of
 from pybak.mirror.rows import (
     NEW,
@@ -102,10 +104,6 @@ def finish(
         return copier.finish()
 
 
-def _is_all_there(outcome: Outcome) -> bool:
-    return not (outcome.failed or outcome.vanished)
-
-
 def _replace_and_delete(copier: Copier, plan: MirrorPlan, copied: Outcome) -> None:
     """Empty folders that files take the place of, put these there, and delete all else."""
     late = {row.path for batch in plan.late for row in read_batch(batch)}
@@ -114,16 +112,16 @@ def _replace_and_delete(copier: Copier, plan: MirrorPlan, copied: Outcome) -> No
     for row in surplus_of(plan):
         (first if _is_in(row.path, late) else rest).append(row)
     outcome = copier.outcome
-    if _is_all_there(copied) and _is_all_there(outcome):
+    if copied.is_all_there and outcome.is_all_there:
         copier.delete(first)
     if not _copy_late(copier, plan):
         return
-    if _is_all_there(copied) and _is_all_there(outcome):
+    if copied.is_all_there and outcome.is_all_there:
         copier.delete(rest)
     elif plan.deletes:
         what = "nothing else" if outcome.deleted or outcome.folders_deleted else "nothing"
         why = "not all could be copied; see what failed or vanished, and run again"
-        copier.problems.append(not_deleted(why, what))
+        copier.account.problems.append(not_deleted(why, what))
 
 
 def _is_in(path: bytes, folders: set[bytes]) -> bool:
@@ -178,19 +176,19 @@ def _complete_all(
         try:
             _complete(copier, job, row)
         except SourceError as error:
-            copier.note(row.path, error.code, str(error))
+            copier.account.note(row.path, error.code, str(error))
         except FileNotFoundError:
             continue  # gone from the source, or never made: that was told
         except OSError as error:
             message = f"can't get its mode and time: {reason(error)}"
-            copier.note(row.path, STORAGE, message)
+            copier.account.note(row.path, STORAGE, message)
 
 
 def _make(copier: Copier, path: bytes) -> None:
     try:
-        copier.target_folder(path)
+        copier.destination.folder(path)
     except OSError as error:
-        copier.note(path, STORAGE, f"can't be made: {reason(error)}")
+        copier.account.note(path, STORAGE, f"can't be made: {reason(error)}")
 
 
 def _complete(copier: Copier, job: MirrorJob, row: FolderRow) -> None:
@@ -201,15 +199,15 @@ def _complete(copier: Copier, job: MirrorJob, row: FolderRow) -> None:
     finally:
         os.close(source)
     above, _, name = row.path.rpartition(b"/")
-    folder = copier.targets.fd(above)
+    folder = copier.destination.folders.fd(above)
     if row.path and not os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode & stat.S_IRUSR:
-        open_up(copier.targets.fd(row.path))
-    target = os.open(b".", _OPEN, dir_fd=copier.targets.fd(row.path))
+        open_up(copier.destination.folders.fd(row.path))
+    target = os.open(b".", _OPEN, dir_fd=copier.destination.folders.fd(row.path))
     try:
         if xattrs is None:
             os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
             return
-        for message in dress(target, copier.looks(status), xattrs, removes_others=True):
-            copier.note(row.path, STORAGE, message)
+        for message in dress(target, looks_of(job, status), xattrs, removes_others=True):
+            copier.account.note(row.path, STORAGE, message)
     finally:
         os.close(target)

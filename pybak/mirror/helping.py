@@ -11,7 +11,8 @@ from typing import Final
 import msgspec
 
 from pybak.errors import StorageError, reason
-from pybak.mirror.copy import Outcome, copy_hand
+from pybak.mirror.account import Outcome
+from pybak.mirror.copy import copy_hand
 from pybak.mirror.walk import Order, compared
 from pybak.progress import following
 from pybak.staging import is_cancelled

@@ -26,6 +26,8 @@ FILE_COST: Final = 60_000
 
 _Row = TypeVar("_Row")
 _JOB: Final = "job"
+TEMPORARY_START: Final = b".pybak-mirror-"
+"""What the names of all unfinished files begin with, and of hardly any other."""
 _TEMPORARY: Final = ".pybak-mirror-{}-{}.tmp"
 _IS_TEMPORARY: Final = re.compile(rb"\.pybak-mirror-[0-9a-f]{16}-[0-9a-f]{12}\.tmp")
 _encode = msgspec.msgpack.Encoder().encode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -13,13 +12,13 @@ from uuid import uuid4
 
 import msgspec
 
-from pybak import report, staging
+from pybak import report
 from pybak.backup.plan import HELPERS, choose_cluster
 from pybak.catalog.locks import job_lock, waiting_seconds
 from pybak.display import printable
 from pybak.errors import ExitCode, Interrupted, PlanError, SourceError, StorageError, reason
 from pybak.home import home
-from pybak.mirror.copy import Outcome
+from pybak.mirror.account import Outcome, sum_of
 from pybak.mirror.fidelity import fidelity_of
 from pybak.mirror.finish import close_up, finish, prepare
 from pybak.mirror.helping import mirror_hand
@@ -35,6 +34,7 @@ from pybak.read_run import TASKS_A_WORKER, open_work_folder
 from pybak.report.mirror import MirrorCounts, MirrorReport
 from pybak.resources import default_workers, usable_cpus
 from pybak.restore.owners import sets_owner
+from pybak.stoppable import Stoppable
 from pybak.units import format_count
 from pybak.workers.pool import HelpersUnavailableError, current_pool, helping
 
@@ -59,8 +59,10 @@ class EmptySourceError(SourceError):
         super().__init__(message, SOURCE_MISSING)
 
 
-class MirrorRun:
+class MirrorRun(Stoppable):
     """A mirror and its work folder; a context manager that removes the latter."""
+
+    stopped = STOPPED
 
     def __init__(
         self,
@@ -90,7 +92,6 @@ class MirrorRun:
         self.started_at = now or datetime.now(UTC)
         self.workers = options.workers or default_workers(usable_cpus())
         self._stack = ExitStack()
-        self._is_stopped = threading.Event()
         self._plan: MirrorPlan | None = None
         self._job = self._job_for_steps()
         self._job.rules()
@@ -155,7 +156,7 @@ class MirrorRun:
                 lock = stack.enter_context(
                     job_lock(
                         name, wait=wait, catalog_url=catalog_url, run_id=self.run_id,
-                        cancelled=self._is_stopped.is_set, on_wait=on_wait,
+                        cancelled=self.is_stopping, on_wait=on_wait,
                     )
                 )  # fmt: skip
                 if lock.problem:
@@ -229,8 +230,7 @@ class MirrorRun:
     def finish(self, plan: MirrorPlan, outcomes: Sequence[Outcome]) -> Outcome:
         """Do what comes after the copies, and depends on their outcomes. Raises StorageError."""
         try:
-            copied = _sum(outcomes)
-            outcome = finish(self.staging, plan, copied, should_stop=self.is_stopping)
+            outcome = finish(self.staging, plan, sum_of(outcomes), should_stop=self.is_stopping)
         except OSError as error:
             raise StorageError(f"{printable(self.destination)}: {reason(error).lower()}") from error
         self._plan = None
@@ -249,7 +249,7 @@ class MirrorRun:
     def report(self, plan: MirrorPlan, outcomes: Sequence[Outcome]) -> MirrorReport:
         """Sum up a finished run. Raises Interrupted if a part of it was stopped."""
         self.check_cancelled()
-        done = _sum(outcomes)
+        done = sum_of(outcomes)
         if done.stopped:
             raise Interrupted(STOPPED)
         found = [p for outcome in outcomes for p in unpack_problems(outcome.problems)]
@@ -320,22 +320,6 @@ class MirrorRun:
             message = "this include pattern matched nothing; it is for paths below the source"
             yield Problem(text, NO_MATCH, message)
 
-    # -- being stopped, and the end
-
-    def request_cancel(self) -> None:
-        """Ask the steps to stop soon."""
-        self._is_stopped.set()
-        staging.request_cancel(self.staging)
-
-    def is_stopping(self) -> bool:
-        """Whether `request_cancel` was called."""
-        return self._is_stopped.is_set()
-
-    def check_cancelled(self) -> None:
-        """Raise Interrupted once `request_cancel` was called."""
-        if self._is_stopped.is_set():
-            raise Interrupted(STOPPED)
-
     def __enter__(self) -> Self:
         return self
 
@@ -351,11 +335,3 @@ class MirrorRun:
                 close_up(self.staging, self._plan)
         finally:
             self._folder.remove()
-
-
-def _sum(outcomes: Sequence[Outcome]) -> Outcome:
-    """Add the counts up."""
-    done = Outcome()
-    for outcome in outcomes:
-        done.add(msgspec.structs.replace(outcome, problems=b""))
-    return done

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from pybak.stages import Stage
+
 # A job's state.
 GOOD: Final = "good"
 RUNNING: Final = "running"
@@ -168,7 +170,11 @@ class ArchiveDetails(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """A run with all that is known of it; `errors` counts the files that it could not save."""
+    """A run with all that is known of it; `errors` counts the files that it could not save.
+
+    `stages` are how long each took, the first in front: none before the run is over, and of runs
+    that were not measured.
+    """
 
     summary: RunSummary
     base_run: str | None
@@ -178,6 +184,7 @@ class RunDetails(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any]
     archive: ArchiveDetails | None
     errors: int
+    stages: tuple[Stage, ...] = ()
 
 
 class ErrorFact(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from pybak.catalog.models import DELETING, escaped, unescaped
 from pybak.catalog.rows import Row, is_postgres
 from pybak.catalog.runs import RUNNING
-from pybak.errors import NotFoundError
+from pybak.errors import NotFoundError, PlanError
 from pybak.overview.alive import Liveness
 from pybak.overview.archives import archive_of_run
 from pybak.overview.facts import (
@@ -32,6 +32,7 @@ from pybak.overview.sql import (
     times,
 )
 from pybak.report.status import FAILED, PARTIAL
+from pybak.stages import from_rows
 
 MOST_ACTIVE: Final = 200
 """How many runs may be at work; more would be a catalog full of dead ones."""
@@ -65,8 +66,10 @@ def summary_of(found: Row, *, is_dead: bool = False) -> RunSummary:
 
 def _number(counts: dict[str, Any], names: Iterable[str]) -> int | None:
     """Give what kinds of runs without an archive say of their bytes."""
-    found = (counts.get(name) for name in names)
-    return next((value for value in found if isinstance(value, int)), None)
+    for name in names:
+        if isinstance(value := counts.get(name), int):
+            return value
+    return None
 
 
 def running(connection: Connection, alive: Liveness, now: datetime) -> list[RunSummary]:
@@ -127,7 +130,10 @@ def _last_key(cursor: str | None) -> tuple[datetime, str] | None:
     if key is None:
         return None
     when, run_id = key
-    return moment(when), str(run_id)
+    try:
+        return moment(when), str(run_id)
+    except OverflowError as error:  # the first or last hours of what a calendar has
+        raise PlanError("this is no cursor of this list; begin it again without one") from error
 
 
 def _chunk(
@@ -168,13 +174,13 @@ def problems(
 def run_details(connection: Connection, alive: Liveness, now: datetime, run_id: str) -> RunDetails:
     """Give one run. Raises NotFoundError."""
     statement = (
-        f"SELECT {COLUMNS}, r.base_run, r.full_run, r.is_snapshot, r.tags, r.options "  # noqa: S608 - our own names
-        f"FROM {FROM} WHERE r.run_id = ?"
+        f"SELECT {COLUMNS}, r.base_run, r.full_run, r.is_snapshot, r.tags, r.options, "  # noqa: S608 - our own names
+        f"r.stages FROM {FROM} WHERE r.run_id = ?"
     )
     found = row(connection, statement, (escaped(run_id),))
     if found is None:
         raise no_run(run_id)
-    *start, base, full, is_snapshot, tags, options = found
+    *start, base, full, is_snapshot, tags, options, stages = found
     count = row(connection, "SELECT COUNT(*) FROM file_error WHERE run_id = ?", (escaped(run_id),))
     return RunDetails(
         summary=alive.judged(connection, summary_of(tuple(start)), now),
@@ -182,7 +188,7 @@ def run_details(connection: Connection, alive: Liveness, now: datetime, run_id: 
         full_run=None if full is None else unescaped(full),
         is_snapshot=bool(is_snapshot), tags=tuple(loaded(tags) or ()),
         options=loaded(options) or {}, archive=archive_of_run(connection, run_id),
-        errors=count[0] if count else 0,
+        errors=count[0] if count else 0, stages=from_rows(loaded(stages)),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from pybak.lateness import planned_interval
 from pybak.overview.facts import JOB_KINDS, Schedule
 
 if TYPE_CHECKING:
-    from pybak.prefect_api import PrefectApi
+    from pybak.prefect_api import Asking
 
 _MOST: Final = 1000
 _BAD: Final = ("FAILED", "CRASHED")
@@ -25,9 +25,13 @@ _FILTER: Final = {
 
 
 def read_schedules(
-    api: PrefectApi, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    api: Asking, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> dict[str, Schedule]:
-    """Give the schedule of each job that has runs planned. Raises ApiError."""
+    """Give the schedule of each job that has runs planned, as `Overview.jobs` takes them.
+
+    Each says whether the deployment's last run failed, so that a run which failed before the
+    catalog heard of it is told by the job's state. Raises ApiError.
+    """
     from pybak.prefect_api import moment
 
     planned: dict[str, list[datetime]] = defaultdict(list)
@@ -44,7 +48,7 @@ def read_schedules(
     for name, times in planned.items():
         deployment = deployments[name]
         interval = planned_interval(api, deployment, sorted(times), now())
-        failed_at, flow_run = (None, None) if deployment is None else _failed(api, deployment)
+        failed_at, flow_run = (None, None) if deployment is None else last_failure(api, deployment)
         found[name] = Schedule(
             next_run=min(times), interval_seconds=interval, failed_at=failed_at,
             failed_flow_run=flow_run,
@@ -52,8 +56,11 @@ def read_schedules(
     return found
 
 
-def _failed(api: PrefectApi, deployment: str) -> tuple[datetime | None, str | None]:
-    """Give end and id of a deployment's last run that was not cancelled, if it failed."""
+def last_failure(api: Asking, deployment: str) -> tuple[datetime | None, str | None]:
+    """Give end and id of a deployment's last flow run that was not cancelled, if it failed.
+
+    Nobody but the server knows of one that failed before it began. Raises ApiError.
+    """
     from pybak.prefect_api import moment
 
     ended = api.post(

@@ -15,13 +15,11 @@ from uuid import uuid4
 
 import msgspec
 
-from pybak import staging
 from pybak.catalog.address import file_of, parse
 from pybak.catalog.engine import Database
 from pybak.catalog.locks import job_lock
 from pybak.errors import (
     ArchiveError,
-    Interrupted,
     NotFoundError,
     PlanError,
     StorageError,
@@ -34,6 +32,7 @@ from pybak.problems import DAMAGED, STORAGE, WRONG_PASSWORD, Problem
 from pybak.read_run import open_work_folder
 from pybak.rebuild.digests import Advance, describe_volumes
 from pybak.rebuild.find import find_places
+from pybak.rebuild.inboxes import carry_over
 from pybak.rebuild.manifests import Found, NotOursError, take_manifest
 from pybak.rebuild.old import dropped_jobs, known_jobs
 from pybak.rebuild.order import Step, ordered
@@ -43,6 +42,7 @@ from pybak.report.rebuild import DroppedJob, RebuildReport, RebuiltRun
 from pybak.report.status import PARTIAL, SUCCESS
 from pybak.resources import default_workers, usable_cpus
 from pybak.restore.authentic import authenticate, wrapped_volumes
+from pybak.stoppable import Stoppable
 from pybak.storage.opening import is_remote
 from pybak.units import format_count
 from pybak.volumes.model import Volume
@@ -52,15 +52,16 @@ if TYPE_CHECKING:
 
 NOT_OURS: Final = "not_ours"
 COPY: Final = "copy"
-_STOPPED = "stopped on request; the catalog is as it was"
 
 
-class RebuildRun:
+class RebuildRun(Stoppable):
     """A rebuild and its work folder; a context manager that removes the latter.
 
     The steps are `read`, `describe`, `write`, `report`, in this order. Passwords are handed to
     `read` and kept nowhere.
     """
+
+    stopped = "stopped on request; the catalog is as it was"
 
     def __init__(
         self,
@@ -84,10 +85,10 @@ class RebuildRun:
             os.fsencode(name if is_remote(name) else user_path(name)) for name in destinations
         ]
         self._url = catalog_url
-        self._is_stopped = False
         self._skipped: list[Problem] = []
         self._errors: list[Problem] = []
         self._others: dict[str, list[Found]] = {}
+        self._notes: list[str] = []
         self._kept: str | None = None
         self.dropped: tuple[DroppedJob, ...] = ()
         self._where = ""
@@ -267,10 +268,19 @@ class RebuildRun:
         try:
             with self._opened(url) as database, database.transaction() as connection:
                 self._write_steps(connection, steps, volumes)
+                self._carry_over(path, connection)
             local = self.started_at.astimezone()
             self._kept = put_in_place(new, path, now=local)
         finally:
             discard(new)
+
+    def _carry_over(self, path: str, connection: Connection) -> None:
+        why = carry_over(path, connection, self.check_cancelled)
+        if why is not None:
+            self._notes.append(
+                f"the old catalog can't be read ({why}): what inboxes did by it is forgotten, and "
+                "files that they keep are stored once more"
+            )
 
     def _write_database(self, steps: Sequence[Step], volumes: dict[bytes, Volume]) -> None:
         with self._opened(self._url) as database, database.transaction() as connection:
@@ -325,24 +335,11 @@ class RebuildRun:
             skipped=tuple(self._skipped),
             errors=tuple(self._errors),
             dropped=self.dropped,
+            notes=tuple(self._notes),
             bytes_read=sum(volume.size for volume in volumes.values()) if hashed else 0,
             duration_seconds=(datetime.now(UTC) - self.started_at).total_seconds(),
             dry_run=self.options.dry_run,
         )
-
-    def request_cancel(self) -> None:
-        """Ask the steps to stop soon."""
-        self._is_stopped = True
-        staging.request_cancel(self.staging)
-
-    def is_stopping(self) -> bool:
-        """Whether `request_cancel` was called."""
-        return self._is_stopped
-
-    def check_cancelled(self) -> None:
-        """Raise Interrupted once `request_cancel` was called."""
-        if self._is_stopped:
-            raise Interrupted(_STOPPED)
 
     def __enter__(self) -> Self:
         return self

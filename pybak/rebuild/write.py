@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlmodel import SQLModel, col
 
 from pybak.catalog.copies import StoredCopy
-from pybak.catalog.models import Run
+from pybak.catalog.models import Job, ProcessedFile, Run
 from pybak.catalog.rows import stream
 from pybak.catalog.runs import RUNNING
 from pybak.catalog.snapshots import (
@@ -42,9 +42,16 @@ def count_runs(connection: Connection) -> int:
 
 
 def clear(connection: Connection) -> None:
-    """Delete all that a catalog holds, within the caller's transaction."""
+    """Delete what a catalog holds, within the caller's transaction.
+
+    What inboxes did stays, with the names of their jobs: archives don't tell it.
+    """
+    inboxes = ProcessedFile.__table__, Job.__table__  # type: ignore[attr-defined]
     for table in reversed(SQLModel.metadata.sorted_tables):
-        connection.execute(table.delete())
+        if table not in inboxes:
+            connection.execute(table.delete())
+    named = select(col(ProcessedFile.job_id))
+    connection.execute(delete(Job).where(col(Job.id).not_in(named)))
 
 
 def write_step(

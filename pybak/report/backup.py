@@ -169,6 +169,7 @@ class BackupReport(Told, frozen=True, kw_only=True):
             "bytes_read": self.bytes_read,
             "bytes_stored": self.bytes_stored,
             "duration_seconds": round(self.duration_seconds, 3),
+            "stages": msgspec.to_builtins(list(self.stages)),
             "level": self.level,
             "excluded_by": dict(self.excluded_by),
             "errors": problems_json(self.errors),
@@ -340,6 +341,7 @@ class PlanSummary(Told, frozen=True, kw_only=True):
             excluded_by=self.excluded_by,
             errors=self.errors,
             skipped=self.skipped,
+            stages=self.stages,
         )
         plan = {
             "sources": list(self.sources),

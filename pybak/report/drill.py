@@ -84,6 +84,7 @@ class DrillReport(Told, frozen=True, kw_only=True):
             "seed": self.seed,
             "bytes_restored": self.bytes_restored,
             "duration_seconds": round(self.duration_seconds, 3),
+            "stages": msgspec.to_builtins(list(self.stages)),
             "errors": problems_json(self.errors),
             "message": self.message,
         }

@@ -26,19 +26,21 @@ from pybak.report.told import Told
 from pybak.units import format_count, format_size
 
 if TYPE_CHECKING:
-    from pybak.inbox.outcome import Result, Tally
-    from pybak.inbox.scan import Found
+    from pybak.inbox.found import Found
+    from pybak.inbox.tally import Tally
 
 DONE: Final = "done"
 DUPLICATE: Final = "duplicate"
 REMOVED: Final = "removed"
+"""Stored by an earlier round that kept it; now it is removed."""
 
 
 class InboxFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One file that was dealt with: `status` is `done` or `duplicate`.
+    """One file that was dealt with: `status` is DONE, DUPLICATE or REMOVED.
 
-    `path` is that below the inbox. `destination` is where its copy lies; of a duplicate, where that
-    of the file lies that it repeats, which was called `duplicate_of`.
+    `path` is that below the inbox, and may hold surrogate escapes. `destination` is where its copy
+    lies; of a duplicate, where that of the file lies that it repeats, which was called
+    `duplicate_of`.
     """
 
     path: str
@@ -105,7 +107,7 @@ class InboxReport(Told, frozen=True, kw_only=True):
             status=PARTIAL if tally.failed else status, run_id=run_id, source=source,
             destination=places[0], also=tuple(places[1:]), kept=kept,
             files=_counts(tally, done, duplicates),
-            results=tuple(_file(result) for result in tally.results),
+            results=tuple(tally.results),
             bytes_read=tally.bytes_read, bytes_stored=tally.bytes_stored,
             duration_seconds=duration_seconds, errors=tuple(tally.failed),
             waiting=tuple(tally.waiting), skipped=tuple(tally.skipped),
@@ -131,6 +133,7 @@ class InboxReport(Told, frozen=True, kw_only=True):
             "bytes_read": self.bytes_read,
             "bytes_stored": self.bytes_stored,
             "duration_seconds": round(self.duration_seconds, 3),
+            "stages": msgspec.to_builtins(list(self.stages)),
             "errors": problems_json(self.errors),
             "waiting": problems_json(self.waiting),
             "skipped": problems_json(self.skipped),
@@ -248,7 +251,3 @@ def _counts(tally: Tally, done: int, duplicates: int) -> InboxCounts:
         done=done, duplicates=duplicates, waiting=len(tally.waiting), known=tally.known,
         failed=len(tally.failed), skipped=len(tally.skipped), excluded=tally.excluded,
     )  # fmt: skip
-
-
-def _file(result: Result) -> InboxFile:
-    return InboxFile(**msgspec.structs.asdict(result))

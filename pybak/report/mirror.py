@@ -103,6 +103,7 @@ class MirrorReport(Told, frozen=True, kw_only=True):
             "bytes_found": self.bytes_found,
             "bytes_copied": self.bytes_copied,
             "duration_seconds": round(self.duration_seconds, 3),
+            "stages": msgspec.to_builtins(list(self.stages)),
             "excluded_by": dict(self.excluded_by),
             "errors": problems_json(self.errors),
             "skipped": problems_json(self.skipped),

@@ -154,6 +154,7 @@ class PruneReport(Told, frozen=True, kw_only=True):
             "jobs": [job.to_json() for job in self.jobs],
             "bytes_freed": self.bytes_freed,
             "duration_seconds": round(self.duration_seconds, 3),
+            "stages": msgspec.to_builtins(list(self.stages)),
             "errors": [
                 *problems_json(self.errors),
                 *(

@@ -77,7 +77,8 @@ class RebuildReport(Told, frozen=True, kw_only=True):
 
     `kept` is where the old catalog is now. `skipped` are files that are no archives of ours, or
     copies of those; `errors` are archives that could not be read, and runs that lack something.
-    `dropped` are jobs that the old catalog knows and the new one does not.
+    `dropped` are jobs that the old catalog knows and the new one does not; `notes` what else is
+    worth knowing.
     """
 
     status: str
@@ -87,6 +88,7 @@ class RebuildReport(Told, frozen=True, kw_only=True):
     skipped: tuple[Problem, ...] = ()
     errors: tuple[Problem, ...] = ()
     dropped: tuple[DroppedJob, ...] = ()
+    notes: tuple[str, ...] = ()
     bytes_read: int = 0
     duration_seconds: float = 0.0
     dry_run: bool = False
@@ -107,8 +109,10 @@ class RebuildReport(Told, frozen=True, kw_only=True):
             "dropped": [one.to_json() for one in self.dropped],
             "skipped": problems_json(self.skipped),
             "errors": problems_json(self.errors),
+            "notes": list(self.notes),
             "bytes_read": self.bytes_read,
             "duration_seconds": round(self.duration_seconds, 3),
+            "stages": msgspec.to_builtins(list(self.stages)),
             "dry_run": self.dry_run,
             "message": self.message,
         }
@@ -144,6 +148,8 @@ class RebuildReport(Told, frozen=True, kw_only=True):
         if self.dry_run:
             for number, run in enumerate(self.runs):
                 yield "" if number else "Runs", run.told()
+        for note in self.notes:
+            yield "Note", note
         yield "Time", duration(self.duration_seconds, self.bytes_read)
 
     def _lists(self) -> Iterator[tuple[str, int, Sequence[Problem]]]:

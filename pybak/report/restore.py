@@ -83,6 +83,7 @@ class RestoreReport(Told, frozen=True, kw_only=True):
             "deleted_paths": list(self.deleted_paths),
             "bytes_written": self.bytes_written,
             "duration_seconds": round(self.duration_seconds, 3),
+            "stages": msgspec.to_builtins(list(self.stages)),
             "errors": problems_json(self.errors),
             "skipped": problems_json(self.skipped),
             "notes": list(self.notes),

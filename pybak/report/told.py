@@ -7,10 +7,13 @@ from abc import abstractmethod
 import msgspec
 
 from pybak.report.forms import Facts, Lists, Parts, markdown_form, text_form
+from pybak.stages import Stage
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """A report that tells itself to people."""
+    """A report that tells itself to people; `stages` are how long the run's stages took."""
+
+    stages: tuple[Stage, ...] = ()
 
     def parts(self) -> Parts:
         """Give what the forms are made of."""

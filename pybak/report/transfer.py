@@ -105,6 +105,7 @@ class TransferReport(Told, frozen=True, kw_only=True):
             "archives": [one.to_json() for one in self.archives],
             "bytes_sent": self.bytes_sent,
             "duration_seconds": round(self.duration_seconds, 3),
+            "stages": msgspec.to_builtins(list(self.stages)),
             "errors": [*problems_json(self.errors), *problems_json(self.problems())],
             "message": self.message,
         }

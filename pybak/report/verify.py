@@ -103,6 +103,7 @@ class VerifyReport(Told, frozen=True, kw_only=True):
             "status": self.status,
             "archives": [check.to_json() for check in self.archives],
             "duration_seconds": round(self.duration_seconds, 3),
+            "stages": msgspec.to_builtins(list(self.stages)),
             "errors": [
                 *problems_json(self.errors),
                 *(

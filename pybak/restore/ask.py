@@ -24,7 +24,8 @@ from pybak.storage.opening import is_remote
 from pybak.volumes.find import VolumeSet, find_volumes
 
 if TYPE_CHECKING:
-    from pybak.catalog.history import History, Snapshot
+    from pybak.catalog.facts import Snapshot
+    from pybak.catalog.history import History
     from pybak.catalog.runs import Catalog
     from pybak.options import RestoreOptions
 

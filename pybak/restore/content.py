@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from pybak.errors import ArchiveError
 from pybak.restore.items import Item
+from pybak.writing import write_all, write_all_at
 
 BLOCK: Final = 4096
 """The unit in which zeros become a hole: what most file systems allocate at least."""
@@ -58,7 +59,7 @@ class _Mapped:
             if not self._left:
                 self._next_run()
             piece = view[: self._left]
-            _pwrite_all(self._fd, piece, self._at)
+            write_all_at(self._fd, piece, self._at)
             self._at += len(piece)
             self._left -= len(piece)
             view = view[len(piece) :]
@@ -95,22 +96,9 @@ class _Sparse:
 
     def _put(self, data: bytes, start: int, stop: int) -> None:
         if start < stop:
-            _pwrite_all(self._fd, memoryview(data)[start:stop], self._at + start)
+            write_all_at(self._fd, memoryview(data)[start:stop], self._at + start)
 
     def close(self) -> None:
         if self._rest.strip(b"\0"):
-            _pwrite_all(self._fd, memoryview(self._rest), self._at)
+            write_all_at(self._fd, memoryview(self._rest), self._at)
         os.ftruncate(self._fd, self._at + len(self._rest))
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data` at the file's position."""
-    written = os.write(fd, data)
-    while written < len(data):
-        written += os.write(fd, memoryview(data)[written:])
-
-
-def _pwrite_all(fd: int, data: memoryview, at: int) -> None:
-    written = 0
-    while written < len(data):
-        written += os.pwrite(fd, data[written:], at + written)

@@ -28,7 +28,7 @@ from pybak.looks import Looks, dress, dress_named
 from pybak.problems import DAMAGED, EXISTS, STORAGE, UNSUPPORTED, Problem, write_problems
 from pybak.restore.attempt import Attempt, attempt
 from pybak.restore.compare import is_same_content
-from pybak.restore.content import sink_for, write_all
+from pybak.restore.content import sink_for
 from pybak.restore.delete import DeletePlan, empty_folder
 from pybak.restore.digest import ContentCheck
 from pybak.restore.hard_links import Linker, note_sources
@@ -38,6 +38,7 @@ from pybak.restore.outcome import Outcome, is_disk_full
 from pybak.restore.overwrite import IF_CHANGED, reason_to_leave
 from pybak.restore.symlinks import link_target
 from pybak.restore.taken_attributes import Taken, may_have_attributes, read_taken, write_taken
+from pybak.writing import write_all
 
 ShouldStop = Callable[[], bool]
 Progress = Callable[[int, int, bytes], None]

@@ -20,7 +20,7 @@ from pybak.storage.folders import Folders
 from pybak.volumes.find import VolumeSet
 
 if TYPE_CHECKING:
-    from pybak.catalog.history import ArchiveFacts, Version
+    from pybak.catalog.facts import ArchiveFacts, Version
 
 
 class Reference(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from pybak.catalog.history import ArchiveFacts, Snapshot
+from pybak.catalog.facts import ArchiveFacts, Snapshot
 from pybak.catalog.needs import Needs
 from pybak.display import printable
 from pybak.errors import PyBakError, WrongPasswordError

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from pybak.catalog.copies import places
-from pybak.catalog.history import ArchiveFacts, Snapshot
+from pybak.catalog.facts import ArchiveFacts, Snapshot
 from pybak.display import printable
 from pybak.errors import StorageError
 from pybak.problems import STORAGE, Problem

@@ -21,7 +21,7 @@ from pybak.backup.assemble_zip import ZipBook
 from pybak.backup.check_password import leave_check
 from pybak.backup.output import ArchiveFile, ArchiveLayout
 from pybak.catalog.engine import Database
-from pybak.catalog.history import Snapshot
+from pybak.catalog.facts import Snapshot
 from pybak.catalog.models import Run
 from pybak.catalog.replacing import enter_unfinished, replace_archive
 from pybak.display import printable

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from pybak.catalog.copies import places
-from pybak.catalog.history import ArchiveFacts
+from pybak.catalog.facts import ArchiveFacts
 from pybak.errors import StorageError
 from pybak.problems import STORAGE, Problem
 from pybak.retention.check import with_others

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from pybak.catalog.history import StoredVolume
+from pybak.catalog.facts import StoredVolume
 from pybak.errors import StorageError
 from pybak.home import home
 from pybak.staging import reason

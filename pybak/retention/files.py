@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from pybak.catalog.copies import places
-from pybak.catalog.history import ArchiveFacts
+from pybak.catalog.facts import ArchiveFacts
 from pybak.errors import StorageError
 from pybak.portable import from_portable
 from pybak.retention.places import (

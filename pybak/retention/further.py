@@ -15,7 +15,7 @@ import msgspec
 
 from pybak.catalog.copies import StoredCopy, add_copies, places
 from pybak.catalog.engine import Database
-from pybak.catalog.history import ArchiveFacts, StoredVolume
+from pybak.catalog.facts import ArchiveFacts, StoredVolume
 from pybak.display import printable
 from pybak.errors import ArchiveError, NotFoundError, PlanError, StorageError
 from pybak.portable import from_portable

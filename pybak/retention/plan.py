@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pybak.units import format_count, format_size
 
 if TYPE_CHECKING:
-    from pybak.catalog.history import ArchiveFacts, Snapshot
+    from pybak.catalog.facts import ArchiveFacts, Snapshot
     from pybak.retention.policy import Verdict
 
 _NAMED: Final = 3

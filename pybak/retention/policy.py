@@ -31,7 +31,7 @@ from pybak.report.status import SUCCESS
 from pybak.units import Duration
 
 if TYPE_CHECKING:
-    from pybak.catalog.history import Snapshot
+    from pybak.catalog.facts import Snapshot
 
 NO_RULE: Final = "no rule keeps it"
 NEWEST: Final = "the newest: the next run compares with it"

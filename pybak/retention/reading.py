@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from pybak.catalog.history import ArchiveFacts
+from pybak.catalog.facts import ArchiveFacts
 from pybak.errors import ArchiveError, WrongPasswordError
 from pybak.formats.archive import Archive
 from pybak.formats.manifest import MEMBER_NAME

@@ -18,7 +18,8 @@ from uuid import uuid4
 from pybak import report
 from pybak.catalog import removal
 from pybak.catalog.engine import Database
-from pybak.catalog.history import ArchiveFacts, History, Snapshot
+from pybak.catalog.facts import ArchiveFacts, Snapshot
+from pybak.catalog.history import History
 from pybak.catalog.locks import archives_lock, job_lock, waiting_seconds
 from pybak.catalog.presence import has_catalog
 from pybak.catalog.replacing import needs_of

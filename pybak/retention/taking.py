@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from pybak.catalog.engine import Database
-from pybak.catalog.history import History, Snapshot
+from pybak.catalog.facts import Snapshot
+from pybak.catalog.history import History
 from pybak.catalog.models import escaped, unescaped
 from pybak.catalog.rows import COLUMNS, Row, stream, unwrapped
 from pybak.display import printable

@@ -24,6 +24,7 @@ from typing import Final
 from pybak.errors import ExistsError, NotFoundError, PyBakError, StorageError
 from pybak.staging import NO_HARD_LINKS, PREFIX, WorkFolder, reason, sync_folder
 from pybak.storage.protocol import Body, PartLimits, SentPart, Stored, Upload
+from pybak.writing import write_all
 
 LIMITS: Final = PartLimits(least=1, most=1 << 40, count=10_000)
 _BLOCK: Final = 1 << 20
@@ -321,7 +322,7 @@ def _write(path: Path, body: Body, *, sync: bool) -> None:
     try:
         with open(fd, "wb", buffering=0) as out:
             for block in _blocks(body, path):
-                _write_all(fd, block)
+                write_all(fd, block)
             if sync:
                 os.fsync(out.fileno())
     except BaseException:
@@ -344,12 +345,6 @@ def _blocks(body: Body, path: Path) -> Iterator[bytes]:
         raise StorageError(f"{path}: what is to be written changed meanwhile; start again")
 
 
-def _write_all(fd: int, block: bytes) -> None:
-    view = memoryview(block)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
 def _append(target: int, part: Path) -> None:
     """Append a file to another; no byte passes through here where the kernel can copy."""
     source = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
@@ -363,7 +358,7 @@ def _append(target: int, part: Path) -> None:
                 if error.errno not in _NO_KERNEL_COPY:
                     raise
         while block := os.read(source, _BLOCK):
-            _write_all(target, block)
+            write_all(target, block)
     finally:
         os.close(source)
 

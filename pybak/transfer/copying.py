@@ -26,7 +26,7 @@ from pybak.transfer.sums import MOST_BYTES, lists, names_of_sums
 from pybak.volumes.model import Volume, VolumePart
 
 if TYPE_CHECKING:
-    from pybak.catalog.history import StoredVolume
+    from pybak.catalog.facts import StoredVolume
 
 Advance = Callable[[int, int, bytes], None]
 """Called with the files finished and the bytes read since the last call, and the file's path."""

@@ -25,7 +25,8 @@ from pybak.transfer.streaming import FileAt
 from pybak.volumes.find import VolumeSet
 
 if TYPE_CHECKING:
-    from pybak.catalog.history import ArchiveFacts, History, StoredVolume
+    from pybak.catalog.facts import ArchiveFacts, StoredVolume
+    from pybak.catalog.history import History
 
 UNREADABLE = (ArchiveError, NotFoundError, StorageError)
 """What keeps one archive from being transferred, and says nothing about the others."""

@@ -8,13 +8,12 @@ in a place that the catalog names, and a later run goes on from wherever one was
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 from pybak import report
@@ -27,6 +26,7 @@ from pybak.portable import from_portable
 from pybak.read_run import open_work_folder
 from pybak.report.transfer import COPIED, MOVED, THERE, TransferredArchive, TransferReport
 from pybak.staging import reason
+from pybak.stoppable import Stoppable
 from pybak.storage.bandwidth import Bandwidth
 from pybak.storage.opening import is_remote, join, open_storage, split
 from pybak.storage.patience import patiently
@@ -38,13 +38,13 @@ from pybak.units import parse_size
 
 if TYPE_CHECKING:
     from pybak.catalog.engine import Database
-    from pybak.catalog.history import StoredVolume
-
-_STOPPED: Final = "stopped on request; every archive is whole where the catalog has it"
+    from pybak.catalog.facts import StoredVolume
 
 
-class TransferRun:
+class TransferRun(Stoppable):
     """A transfer and its work folder; a context manager that removes the latter."""
+
+    stopped = "stopped on request; every archive is whole where the catalog has it"
 
     def __init__(
         self,
@@ -69,7 +69,6 @@ class TransferRun:
         self.target = open_storage(self.to)
         self._names, self._job, self._url = names, job, catalog_url
         self._wait = waiting_seconds(wait=options.wait, limit=options.wait_limit)
-        self._cancelled = threading.Event()
         self._folder = open_work_folder(self.run_id)
         self.staging = self._folder.path
         self._folder.subfolder("progress")
@@ -95,13 +94,13 @@ class TransferRun:
                     taken.append(
                         job_lock(
                             job, wait=self._wait, catalog_url=self._url, run_id=self.run_id,
-                            cancelled=self._cancelled.is_set, on_wait=on_wait,
+                            cancelled=self.is_stopping, on_wait=on_wait,
                         )
                     )  # fmt: skip
                 taken.append(
                     archives_lock(
                         job, shared=not moves, wait=self._wait, catalog_url=self._url,
-                        run_id=self.run_id, cancelled=self._cancelled.is_set, on_wait=on_wait,
+                        run_id=self.run_id, cancelled=self.is_stopping, on_wait=on_wait,
                     )
                 )  # fmt: skip
                 for lock in map(stack.enter_context, taken):
@@ -280,15 +279,6 @@ class TransferRun:
             dry_run=self.options.dry_run, archives=tuple(archives),
             duration_seconds=(datetime.now(UTC) - self.started_at).total_seconds(),
         )  # fmt: skip
-
-    def request_cancel(self) -> None:
-        """Ask the run to stop soon."""
-        self._cancelled.set()
-
-    def check_cancelled(self) -> None:
-        """Raise Interrupted once `request_cancel` was called."""
-        if self._cancelled.is_set():
-            raise Interrupted(_STOPPED)
 
     def __enter__(self) -> Self:
         return self

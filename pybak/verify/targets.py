@@ -20,7 +20,7 @@ from pybak.storage.folders import Folders
 from pybak.volumes.find import VolumeSet
 
 if TYPE_CHECKING:
-    from pybak.catalog.history import Snapshot
+    from pybak.catalog.facts import Snapshot
 
 UNREADABLE: Final = (ArchiveError, NotFoundError, StorageError)
 """What keeps one archive from being checked, and says nothing about the others."""

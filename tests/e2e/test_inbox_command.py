@@ -143,6 +143,11 @@ def test_it_ends_as_the_other_commands_do(
     broken = {"PYBAK_CATALOG_URL": f"sqlite:///{source}"}
     done = run_command("inbox", source, target, *AT_ONCE, env=broken)
     assert (done.rc, done.stderr.count("\n")) == (1, 1), done
+    lockless = tmp_path / "home"
+    lockless.mkdir()
+    (lockless / "locks").write_bytes(b"where the folder of locks should be")
+    done = run_command("inbox", source, target, *AT_ONCE, env={"PYBAK_HOME": str(lockless)})
+    assert (done.rc, "nothing was taken" in done.stderr) == (1, True), done
     assert (files_in(source), target.exists()) == (["a"], False)
 
 
@@ -196,22 +201,27 @@ def eventually(is_so: Callable[[], bool], seconds: float = 90) -> None:
         time.sleep(0.1)
 
 
-def test_watching_takes_what_comes_until_ctrl_c(
+def test_watching_takes_what_comes_until_it_is_stopped(
     source: Path, target: Path, run_command: Commands
 ) -> None:
+    """Also in the middle of a round."""
+    many = {f"many {number:04d}": b"%d" % number for number in range(2000)}
     words = (source, target, *AT_ONCE, "--watch", "--every", "1s")
     with run_command.running("inbox", *words) as process:
         for name in ("a", "b"):
             (source / name).write_bytes(name.encode())
             eventually(lambda: files_in(source) == [])
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=30)
+        for name, content in many.items():
+            (source / name).write_bytes(content)
+        eventually(lambda: any(target.glob("many *")))
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert contents(target) == {"a": b"a", "b": b"b"}
+    left = {name: (source / name).read_bytes() for name in files_in(source)}
+    assert contents(target) | left == {"a": b"a", "b": b"b", **many}
+    assert contents(target).keys().isdisjoint(left)
     lines = stdout.splitlines()
-    assert len(lines) == 2, stdout
-    assert all("Inbox complete: 1 file stored" in line for line in lines)
+    assert sum("Inbox complete: 1 file stored" in line for line in lines) == 2, stdout
 
 
 def test_a_command_that_is_killed_is_settled_by_the_next(

@@ -21,8 +21,9 @@ from pybak.catalog.copies import (
     places,
 )
 from pybak.catalog.engine import Database
+from pybak.catalog.facts import ArchiveFacts
 from pybak.catalog.failures import CatalogError
-from pybak.catalog.history import ArchiveFacts, History
+from pybak.catalog.history import History
 from pybak.catalog.models import Verification
 from pybak.catalog.removal import finish_removal, taken_places
 from pybak.catalog.verifications import VerificationLog

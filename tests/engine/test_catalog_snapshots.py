@@ -13,8 +13,9 @@ from sqlalchemy import delete
 from sqlmodel import col
 
 from pybak.backup.catalog_base import JobHistory
+from pybak.catalog.facts import Snapshot
 from pybak.catalog.failures import CatalogError
-from pybak.catalog.history import History, Snapshot
+from pybak.catalog.history import History
 from pybak.catalog.lineage import ancestors, rows_by_run
 from pybak.catalog.models import Run
 from pybak.catalog.removal import mark_deleting

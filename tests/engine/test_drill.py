@@ -16,7 +16,7 @@ from backing_up import PASSWORD, noise, prose, shrink
 from pydantic import ValidationError
 from recorded import Recorded
 
-from pybak.catalog.history import Version
+from pybak.catalog.facts import Version
 from pybak.catalog.locks import archives_lock
 from pybak.drill.compare import difference, time_step
 from pybak.drill.run import DrillRun

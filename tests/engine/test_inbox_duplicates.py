@@ -139,7 +139,7 @@ def test_the_duplicate_of_a_file_that_could_not_be_stored_is_stored_itself(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pybak.errors import StorageError
-    from pybak.inbox.places import FolderPlace
+    from pybak.inbox.folder_place import FolderPlace
 
     real = FolderPlace.put
 
@@ -165,9 +165,9 @@ def test_the_duplicate_of_a_file_that_changes_meanwhile_is_stored_itself(inbox: 
 
 
 def test_duplicates_are_found_across_parcels(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pybak.inbox import shares
+    from pybak.inbox import parcels
 
-    monkeypatch.setattr(shares, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(parcels, "_LEAST_SECONDS", 0.0)
     for number in range(40):
         inbox.put(f"{number:02d}", b"%d" % (number % 7))
     report = inbox.round()

@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inboxes import Inbox, die_in_round, files_in
 
+from pybak.catalog import engine
+
 MOST_STEPS = 400
 
 
@@ -23,6 +25,7 @@ MOST_STEPS = 400
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sync nothing: a process that is killed loses nothing that it wrote."""
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
+    monkeypatch.setattr(engine, "_PRAGMAS", (*engine._PRAGMAS, "synchronous=OFF"))
 
 
 def contents(folder: Path) -> Counter[bytes]:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import gzip
 import os
-import signal
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from inboxes import NOON, STAMP, Inbox, files_in
+from inboxes import NOON, STAMP, Inbox, files_in, killed_before_stored, killed_in
 from memory import MemoryStorage, use_also
 from sqlalchemy.engine.default import DefaultDialect
 
 from pybak.backup.rules import Rules
 from pybak.errors import StorageError
 from pybak.folders import Folders
-from pybak.inbox import places, scan, settle, shares, store, taking
-from pybak.inbox.journal import Journal
-from pybak.inbox.scan import Found
-from pybak.inbox.taking import Dispose
+from pybak.inbox import parcels, scan, settle, store, taking
+from pybak.inbox.folder_place import FolderPlace
+from pybak.inbox.found import hidden_name
 
 LATER = NOON + timedelta(minutes=1)
 ADDRESS = "s3://nas/inbox"
@@ -47,25 +44,6 @@ def everything(*inboxes: Inbox) -> set[bytes]:
     return found.union((one.source / name).read_bytes() for one in inboxes for name in one.left)
 
 
-def killed_in(inbox: Inbox, owner: Any, name: str, when: Callable[..., bool]) -> None:
-    """Run a round in a process of its own that is killed before a call, where `when` is true."""
-    child = os.fork()
-    if not child:
-        try:
-            real = getattr(owner, name)
-
-            def call(*given: Any, **more: Any) -> Any:
-                if when(*given, **more):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*given, **more)
-
-            setattr(owner, name, call)
-            inbox.round()
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
-
-
 def killed_before_unlink(inbox: Inbox) -> str:
     """Kill a round before it deletes a source; give its hidden name."""
     killed_in(inbox, os, "unlink", lambda *_given, **more: more.get("dir_fd") is not None)
@@ -87,13 +65,11 @@ def test_no_duplicate_is_discarded_for_a_copy_that_may_be_taken_back(
     second.put("y", b"precious")
     real = store.take
 
-    def late(
-        folders: Folders, found: Found, hidden: bytes, dispose: Dispose = taking.delete
-    ) -> str:
+    def late(*given: Any) -> str:
         monkeypatch.setattr(store, "take", real)
         second.round(now=LATER)
         (inbox.source / "x").write_bytes(b"overwrit")
-        return real(folders, found, hidden, dispose)
+        return real(*given)
 
     monkeypatch.setattr(store, "take", late)
     assert inbox.round().files.waiting == 1
@@ -146,13 +122,13 @@ def test_what_has_the_name_already_is_never_removed(
 ) -> None:
     """Not even with the same bytes: somebody else may have stored it."""
     inbox.put("a", b"same")
-    real = places.FolderPlace.put
+    real = FolderPlace.put
 
-    def put(place: places.FolderPlace, staged: Path, name: str, expected: Any) -> None:
+    def put(place: FolderPlace, staged: Path, name: str, expected: Any) -> None:
         (tmp_path / "out" / name).write_bytes(staged.read_bytes())
         real(place, staged, name, expected)
 
-    monkeypatch.setattr(places.FolderPlace, "put", put)
+    monkeypatch.setattr(FolderPlace, "put", put)
     report = inbox.round()
     assert (report.files.waiting, inbox.left, len(inbox.stored)) == (1, ["a"], 1)
     assert inbox.rows() == []
@@ -162,14 +138,14 @@ def test_what_is_stored_stays_if_its_source_goes_while_a_place_fails(
     inbox: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = inbox.put("a", b"first")
-    real = places.FolderPlace.put
+    real = FolderPlace.put
 
-    def put(place: places.FolderPlace, staged: Path, name: str, expected: Any) -> None:
+    def put(place: FolderPlace, staged: Path, name: str, expected: Any) -> None:
         real(place, staged, name, expected)
         path.unlink()
         raise StorageError("the disk broke")
 
-    monkeypatch.setattr(places.FolderPlace, "put", put)
+    monkeypatch.setattr(FolderPlace, "put", put)
     report = inbox.round()
     assert (report.status, everything(inbox)) == ("partial", {b"first"})
 
@@ -201,7 +177,7 @@ def test_a_damaged_copy_makes_no_duplicate(inbox: Inbox) -> None:
 def test_a_copy_that_goes_within_the_round_makes_no_duplicate(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch, spoil: bool
 ) -> None:
-    monkeypatch.setattr(shares, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(parcels, "_LEAST_SECONDS", 0.0)
     for name in "abc":
         inbox.put(name, b"same" * 10)
 
@@ -225,13 +201,13 @@ def test_a_copy_is_read_once_for_all_its_duplicates(
     for name in "bcd":
         inbox.put(name, b"same")
     read: list[str] = []
-    real = places.FolderPlace.holds
+    real = FolderPlace.holds
 
-    def holds(place: places.FolderPlace, name: str, expected: Any) -> bool:
+    def holds(place: FolderPlace, name: str, expected: Any) -> bool:
         read.append(name)
         return real(place, name, expected)
 
-    monkeypatch.setattr(places.FolderPlace, "holds", holds)
+    monkeypatch.setattr(FolderPlace, "holds", holds)
     assert inbox.round(now=LATER).files.duplicates == 3
     assert read == [f"a_{STAMP}.gz"]
 
@@ -334,7 +310,7 @@ def test_a_hidden_file_without_a_row_gets_its_name_back(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after the catalog was lost."""
-    hidden = scan.hidden_name("abcd", b"log").decode()
+    hidden = hidden_name("abcd", b"log").decode()
     inbox.put(hidden, b"first\n")
     assert inbox.round().status == "unchanged"  # it may be being taken
     monkeypatch.setattr(scan, "STRAY_SECONDS", 0)
@@ -381,7 +357,7 @@ def test_a_place_that_is_gone_for_good_keeps_no_file_waiting(
 
 def test_a_destination_that_is_away_after_a_kill_loses_no_row(inbox: Inbox, tmp_path: Path) -> None:
     inbox.put("log", b"first\n")
-    killed_in(inbox, Journal, "move", lambda _journal, _rows, state: state == "stored")
+    killed_before_stored(inbox)
     assert inbox.rows() == [("log", "made")]
     inbox.target.rename(tmp_path / "away")
     report = inbox.round(now=LATER)
@@ -419,7 +395,7 @@ def test_a_file_that_is_written_before_its_rename_gets_its_name_back(
 
     monkeypatch.setattr(taking.os, "rename", rename)
     with Folders(os.fsencode(inbox.source)) as folders:
-        assert taking.take(folders, found, scan.hidden_name("0000", b"a")) == taking.CHANGED
+        assert taking.take(folders, found, hidden_name("0000", b"a")) == taking.CHANGED
     assert (inbox.left, path.read_bytes()) == (["a"], b"other content")
 
 
@@ -438,7 +414,7 @@ def test_a_file_that_is_replaced_before_its_rename_gets_its_name_back(
 
     monkeypatch.setattr(taking.os, "rename", rename)
     with Folders(os.fsencode(inbox.source)) as folders:
-        assert taking.take(folders, found, scan.hidden_name("0000", b"a")) == taking.REPLACED
+        assert taking.take(folders, found, hidden_name("0000", b"a")) == taking.REPLACED
     assert (inbox.left, path.read_bytes()) == (["a"], b"other")
 
 

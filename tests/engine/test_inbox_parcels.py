@@ -6,9 +6,8 @@ import hashlib
 from pathlib import Path
 
 from pybak.inbox.encode import Recipe
-from pybak.inbox.parcels import Item, parcel_path, read_parcel, write_parcel
-from pybak.inbox.scan import Found
-from pybak.inbox.shares import cut
+from pybak.inbox.found import Found
+from pybak.inbox.parcels import Item, cut, parcel_path, read_parcel, write_parcel
 
 
 def item(row: int, size: int, *, anew: bool = False) -> Item:

@@ -6,21 +6,21 @@ import errno
 import os
 import subprocess
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from inboxes import NOON, STAMP, Inbox, die_in_round, files_in
+from inboxes import NOON, STAMP, Inbox, files_in, killed_before_stored, killed_in
 from memory import MemoryStorage, use_also
 
 from blocks.described import FolderSettings, open_described
 from pybak.errors import NotFoundError, PlanError, StorageError
 from pybak.folders import Folders
 from pybak.inbox import mounts
-from pybak.inbox.removing import Removing
 from pybak.inbox.run import InboxRun
 from pybak.inbox.settle import Lease
+from pybak.inbox.store import Store
+from pybak.inbox.taking import Removing
 from pybak.options.inbox import InboxOptions
 from pybak.storage import opening
 
@@ -80,19 +80,12 @@ def test_the_folder_of_a_block_is_never_made(inbox: Inbox, backups: Path, *, als
     assert (inbox.left, backups.exists()) == (["a"], False)
 
 
-def test_what_a_killed_round_left_in_a_block_is_settled(tmp_path: Path, backups: Path) -> None:
-    for step in range(60):
-        folder = tmp_path / str(step)
-        folder.mkdir()
-        inbox = Inbox(folder)
-        inbox.put("a", b"first %d" % step)
-        to = f"{BLOCK}/{step}"
-        assert die_in_round(inbox, step, partial(inbox.round, to))
-        if inbox.rows("state") == [("stored",)]:
-            break
-    assert inbox.left == ["a"]
-    assert inbox.round(to).files.done == 1
-    assert (inbox.left, files_in(backups / "inbox" / str(step))) == ([], [f"a_{STAMP}.gz"])
+def test_what_a_killed_round_left_in_a_block_is_settled(inbox: Inbox, backups: Path) -> None:
+    inbox.put("a", b"first")
+    killed_in(inbox, Store, "_finish", lambda *_given: True, to=BLOCK)
+    assert (inbox.left, inbox.rows("state")) == (["a"], [("stored",)])
+    assert inbox.round(BLOCK).files.done == 1
+    assert (inbox.left, files_in(backups / "inbox")) == ([], [f"a_{STAMP}.gz"])
 
 
 def test_a_block_that_is_the_inbox_is_refused(inbox: Inbox, backups: Path) -> None:
@@ -209,10 +202,9 @@ def test_a_real_disk_that_is_unmounted_is_missed(inbox: Inbox) -> None:
 
 def test_what_a_killed_round_left_waits_for_the_disk(inbox: Inbox, tmp_path: Path) -> None:
     inbox.put("a", b"first")
-    step = 0
-    while die_in_round(inbox, step) and not (inbox.rows("state") == [("made",)] and inbox.stored):
-        step += 1
+    killed_before_stored(inbox)
     rows = inbox.rows()
+    assert rows == [("a", "made")]
     inbox.target.rename(tmp_path / "away")
     report = inbox.round()
     assert (report.status, inbox.left, inbox.rows()) == ("partial", ["a"], rows)
@@ -384,24 +376,15 @@ def test_files_of_others_in_a_sticky_folder_are_not_begun(inbox: Inbox) -> None:
 
 
 def test_a_kill_without_hard_links_leaves_no_empty_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_given: object, **_more: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "link", refuse)
-    seen = False
-    for step in range(60):
-        folder = tmp_path / str(step)
-        folder.mkdir()
-        inbox = Inbox(folder)
-        inbox.put("a", b"first")
-        killed = die_in_round(inbox, step)
-        seen = seen or any((inbox.target / name).stat().st_size == 0 for name in inbox.stored)
-        inbox.round(now=NOON.replace(minute=20))
-        assert [name for name in inbox.stored if not (inbox.target / name).stat().st_size] == []
-        assert len(inbox.stored) == 1
-        assert inbox.left == []
-        if not killed:
-            break
-    assert seen
+    inbox.put("a", b"first")
+    killed_in(inbox, os, "replace", lambda source, _target: str(source).endswith(".made"))
+    assert (inbox.target / f"a_{STAMP}.gz").stat().st_size == 0
+    inbox.round(now=NOON.replace(minute=20))
+    assert inbox.left == []
+    assert [(inbox.target / name).stat().st_size > 0 for name in inbox.stored] == [True]

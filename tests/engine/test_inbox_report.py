@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pybak.errors import LockedError
-from pybak.inbox.outcome import Result, Tally
+from pybak.inbox.tally import Tally
 from pybak.problems import Problem
 from pybak.report import failed_report
-from pybak.report.inbox import InboxReport
+from pybak.report.inbox import InboxFile, InboxReport
 
 
 def report_of(tally: Tally) -> InboxReport:
@@ -16,8 +16,8 @@ def report_of(tally: Tally) -> InboxReport:
     )  # fmt: skip
 
 
-def done(path: str, status: str = "done") -> Result:
-    return Result(
+def done(path: str, status: str = "done") -> InboxFile:
+    return InboxFile(
         path=path, status=status, destination=f"/out/{path}.gz", size=10, stored_size=5,
         sha256="ab", duplicate_of="first" if status == "duplicate" else None,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from inboxes import STAMP, Inbox
 from memory import Failing, MemoryStorage, use, use_also
 
 from pybak.errors import NotFoundError, StorageError
-from pybak.inbox import places
+from pybak.inbox import storage_place
 from pybak.storage.unfinished import notes_folder
 
 ADDRESS = "s3://bucket/inbox"
@@ -63,7 +63,7 @@ def test_large_files_are_sent_in_parts_and_no_note_is_left(
 ) -> None:
     bucket = MemoryStorage(ADDRESS, least=1000)
     use(monkeypatch, bucket)
-    monkeypatch.setattr(places, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(storage_place, "WHOLE_BYTES", 10)
     inbox.put("a", b"x" * 100_000)
     inbox.round(ADDRESS)
     assert bucket.calls["begin"] == bucket.calls["complete"] == 1

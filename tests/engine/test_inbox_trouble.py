@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from inboxes import Inbox, die_in_round
+from inboxes import Inbox, die_in_round, killed_before_stored
 
 from pybak.catalog.failures import CatalogError
-from pybak.errors import Interrupted
-from pybak.inbox import check, pack, places, shares
+from pybak.errors import Interrupted, StorageError
+from pybak.inbox import check, pack, parcels
 from pybak.inbox.journal import Journal
 from pybak.inbox.run import InboxRun
 
@@ -193,7 +193,7 @@ def test_a_catalog_that_fails_half_way_loses_nothing(
 def test_a_destination_that_is_a_file_is_told(inbox: Inbox, tmp_path: Path) -> None:
     inbox.put("a")
     (tmp_path / "out").write_bytes(b"")
-    with pytest.raises(places.StorageError):
+    with pytest.raises(StorageError):
         inbox.round()
     assert inbox.left == ["a"]
 
@@ -202,7 +202,7 @@ def test_a_name_that_somebody_takes_meanwhile_is_left_to_them(inbox: Inbox) -> N
     inbox.put("a", b"ours")
 
     def take(run: object, _number: int) -> None:
-        name = next(iter(run._intents.values())).name  # type: ignore[attr-defined]
+        name = next(iter(run._batches.intents.values())).name  # type: ignore[attr-defined]
         (inbox.target / name).write_bytes(b"theirs")
 
     report = inbox.round(packed=take)
@@ -227,14 +227,12 @@ def test_what_a_killed_run_left_at_a_place_that_is_away_waits_for_it(
     inbox: Inbox, tmp_path: Path
 ) -> None:
     inbox.put("a", b"first")
-    step = 0
-    while not any(state == "made" for _, state in inbox.rows()):
-        assert die_in_round(inbox, step)
-        step += 1
+    killed_before_stored(inbox)
+    assert inbox.rows() == [("a", "made")]
     inbox.target.rename(tmp_path / "away")
     inbox.target.write_bytes(b"no folder")
     inbox.put("b", b"second")
-    with pytest.raises(places.StorageError):
+    with pytest.raises(StorageError):
         inbox.round()
     inbox.target.unlink()
     (tmp_path / "away").rename(inbox.target)
@@ -246,7 +244,7 @@ def test_a_round_that_is_stopped_stores_what_is_packed_and_leaves_the_rest(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """(case 95)"""
-    monkeypatch.setattr(shares, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(parcels, "_LEAST_SECONDS", 0.0)
     for number in range(40):
         inbox.put(f"{number:02d}", b"%d" % number)
 

@@ -18,9 +18,10 @@ from inboxes import Inbox, files_in
 from pybak.backup.rules import Rules
 from pybak.folders import Folders
 from pybak.inbox import settle, taking
+from pybak.inbox.found import Found, hidden_name
 from pybak.inbox.pack import BUSY
 from pybak.inbox.run import InboxRun
-from pybak.inbox.scan import Found, hidden_name, scan
+from pybak.inbox.scan import scan
 from pybak.inbox.settle import BusyError, Lease, is_unfinished, is_young
 from pybak.options.inbox import InboxOptions
 

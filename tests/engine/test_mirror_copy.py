@@ -28,6 +28,7 @@ from pybak.mirror import content, run, walk
 from pybak.mirror.rows import temporary_name
 from pybak.report import PARTIAL, SUCCESS, UNCHANGED
 from pybak.workers.pool import HelperPool
+from pybak.writing import write_all
 
 
 @pytest.fixture
@@ -164,10 +165,8 @@ def test_a_verified_mirror_is_the_same(src: Path, dst: Path) -> None:
 def test_a_copy_that_is_not_what_was_read_is_not_kept(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = content.write_all
-
     def damage(fd: int, data: bytes) -> None:
-        real(fd, data[:-1] + b"?" if data == b"first" else data)
+        write_all(fd, data[:-1] + b"?" if data == b"first" else data)
 
     monkeypatch.setattr(content, "write_all", damage)
     report = mirror(src, dst, verify=True)
@@ -335,6 +334,72 @@ def test_attributes_and_acls_are_kept(tmp_path: Path) -> None:
         report = mirror(source, target)
         assert done(report) == {"metadata": 1}
         assert_mirrored(source, target)
+
+
+@pytest.mark.needs_root
+def test_files_of_one_folder_get_their_own_owners_and_modes(tmp_path: Path) -> None:
+    """Also where a file gets another group by itself, and where few permissions are given."""
+    source, target = tmp_path / "src", tmp_path / "dst"
+    for folder in ("plain", "shared"):
+        (target / folder).mkdir(parents=True)
+        for number in range(24):
+            path = put(source / folder / f"file{number:02d}", str(number))
+            os.chown(path, *((0, 0), (0, 7), (NOBODY, 7), (NOBODY, 0))[number % 4])
+            path.chmod((0o644, 0o400, 0o4755, 0o2750, 0o777, 0o1600)[number % 6])
+    os.chown(target / "shared", 0, 7)
+    (target / "shared").chmod(0o2755)
+    before = os.umask(0o077)
+    try:
+        assert mirror(source, target).status == SUCCESS
+    finally:
+        os.umask(before)
+    assert_mirrored(source, target)
+    assert mirror(source, target).status == UNCHANGED
+
+
+@pytest.mark.needs_root
+def test_nobody_sees_more_of_an_unfinished_file_than_of_the_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its group may be another one until it has its own."""
+    source = tmp_path / "src"
+    for number in range(12):
+        path = put(source / f"file{number:02d}")
+        os.chown(path, NOBODY if number % 3 else 0, 7 if number % 2 else 0)
+        path.chmod(0o644 if number % 4 else 0o640)
+    seen: set[int] = set()
+    real = content.Copying.copy
+
+    def copying(self: content.Copying, here: int, there: int, *rest: object) -> bool:
+        one, other = os.fstat(here), os.fstat(there)
+        is_owned = (one.st_uid, one.st_gid) == (other.st_uid, other.st_gid)
+        allowed = one.st_mode if is_owned else 0o600
+        assert not other.st_mode & 0o777 & ~allowed
+        seen.add(other.st_mode & 0o777)
+        return real(self, here, there, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(content.Copying, "copy", copying)
+    before = os.umask(0o022)
+    try:
+        assert mirror(source, tmp_path / "dst").status == SUCCESS
+    finally:
+        os.umask(before)
+    assert seen == {0o600, 0o640, 0o644}
+    assert_mirrored(source, tmp_path / "dst")
+
+
+def test_a_link_that_got_another_target_of_the_same_length_and_time_is_replaced(
+    src: Path, dst: Path
+) -> None:
+    (src / "link").unlink(missing_ok=True)
+    (src / "link").symlink_to("target-1")
+    os.utime(src / "link", ns=(LONG_AGO, LONG_AGO), follow_symlinks=False)
+    mirror(src, dst)
+    (src / "link").unlink()
+    (src / "link").symlink_to("target-2")
+    os.utime(src / "link", ns=(LONG_AGO, LONG_AGO), follow_symlinks=False)
+    assert done(mirror(src, dst)) == {"updated": 1, "unchanged": 7}
+    assert_mirrored(src, dst)
 
 
 @pytest.mark.needs_root

@@ -10,7 +10,7 @@ import moving
 import pytest
 from mirroring import assert_mirrored, done, errors, mirror, put
 
-from pybak.mirror import content, copy
+from pybak.mirror import content, files
 from pybak.report import PARTIAL, SUCCESS
 
 SIZES = [
@@ -21,7 +21,7 @@ SIZES = [
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copy, "_WAIT_SECONDS", (0, 0, 0))
+    monkeypatch.setattr(files, "_WAIT_SECONDS", (0, 0, 0))
 
 
 @pytest.fixture
@@ -161,6 +161,7 @@ def test_reads_that_fail_are_named(
         return os.pread(fd, length, offset)
 
     real = content.read_range
+    monkeypatch.setattr(content, "_pread", fail)
     monkeypatch.setattr(content, "read_range", lambda *given: real(*given, fail))
     monkeypatch.setattr("pybak.backup.read_source.time.sleep", lambda _seconds: None)
     report = mirror(src, tmp_path / "dst")

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mirroring import LONG_AGO, assert_mirrored, done, errors, mirror, put
+from mirroring import (
+    LONG_AGO,
+    assert_mirrored,
+    assert_rsync_agrees,
+    done,
+    errors,
+    mirror,
+    put,
+)
 
 from pybak.errors import Interrupted, PlanError, SourceError, StorageError
 from pybak.mirror import content, run, walk
@@ -132,7 +140,7 @@ def test_what_was_moved_is_not_deleted_where_its_new_name_can_not_be_read(
         raise SourceError("Input/output error", "io_error")
 
     with monkeypatch.context() as broken:
-        broken.setattr(content, "read_range", fail)
+        broken.setattr(content, "_read_small", fail)
         report = mirror(src, dst, delete=True)
     assert errors(report) == {"b": "io_error", "": "delete_limit"}
     assert sorted(os.listdir(dst)) == ["a", "kept"]
@@ -151,7 +159,7 @@ def test_what_was_moved_is_not_deleted_where_it_can_not_take_a_folders_place(
     def fail(*_: object) -> bytes:
         raise SourceError("Input/output error", "io_error")
 
-    monkeypatch.setattr(content, "read_range", fail)
+    monkeypatch.setattr(content, "_read_small", fail)
     report = mirror(src, dst, delete=True)
     assert errors(report) == {"b": "io_error", "": "delete_limit"}
     assert (dst / "a").exists()
@@ -446,6 +454,10 @@ def test_attributes_are_compared_where_a_copy_got_further_names(
 def test_an_attribute_that_can_not_be_set_makes_the_run_partial(
     src: Path, dst: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    try:
+        os.setxattr(src / "kept", "user.k", b"1")
+    except OSError:
+        pytest.skip("no extended attributes here")
     failed = [(b"user.k", OSError(28, "No space left on device"))]
     monkeypatch.setattr("pybak.looks.set_attributes", lambda *_args, **_named: failed)
     report = mirror(src, dst)
@@ -464,6 +476,21 @@ def test_a_fifo_does_not_keep_what_it_inherits(src: Path, dst: Path) -> None:
     mirror(src, dst)
     assert "system.posix_acl_access" not in os.listxattr(dst / "fifo")
     assert_mirrored(src, dst)
+
+
+@pytest.mark.needs_tool("setfacl")
+def test_no_file_keeps_what_it_inherits(src: Path, dst: Path) -> None:
+    """From the default ACL of its folder, whatever files in other folders are made with."""
+    for name in ("a/one", "a/two", "b/one", "b/two", "c/one", "c/two"):
+        put(src / name).chmod(0o640)
+    for name in ("a", "b", "c"):
+        (dst / name).mkdir()
+    done = subprocess.run(["setfacl", "-d", "-m", "u:65534:rwx", dst / "b"], check=False)
+    if done.returncode:
+        pytest.skip("no ACLs here")
+    mirror(src, dst)
+    assert_mirrored(src, dst)
+    assert_rsync_agrees(src, dst)
 
 
 # -- file systems, depths, being stopped, being asked again

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from overviews import Written, all_of, fact, with_folders
 from sqlalchemy import Connection
 
-from pybak.catalog.history import Snapshot
+from pybak.catalog.facts import Snapshot
 from pybak.catalog.removal import finish_removal, mark_deleting
 from pybak.errors import NotFoundError, PlanError
 from pybak.overview import members, names, search, tree

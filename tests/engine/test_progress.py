@@ -158,6 +158,16 @@ def test_a_batch_that_runs_again_starts_over_and_is_not_counted_twice(tmp_path: 
     assert Sampler(tmp_path).read() == Progress(files=5, bytes=50)
 
 
+def test_the_time_of_all_workers_is_added_up(tmp_path: Path) -> None:
+    assert Sampler(tmp_path).worked() is None
+    clock = Clock()
+    for number, seconds in enumerate((3.0, 0.25)):
+        with WorkerProgress(tmp_path / f"{number}", clock=clock) as progress:
+            clock.now += seconds
+            progress.advance(1, 1)
+    assert Sampler(tmp_path).worked() == pytest.approx(3.25)
+
+
 def test_a_name_longer_than_a_record_keeps_its_end(tmp_path: Path) -> None:
     with WorkerProgress(tmp_path / "1") as progress:
         progress.advance(1, 1, b"d/" * 2000 + b"end")

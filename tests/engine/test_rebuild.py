@@ -392,7 +392,7 @@ def test_the_report_says_what_was_found(tree: Path, tmp_path: Path, url: str) ->
     shown = report.to_json()
     assert set(shown) == {
         "status", "catalog", "kept", "runs", "dropped", "skipped", "errors", "bytes_read",
-        "duration_seconds", "dry_run", "message",
+        "duration_seconds", "dry_run", "message", "notes", "stages",
     }  # fmt: skip
     assert shown["bytes_read"] == made.outcomes[0].path.stat().st_size
     assert report.to_markdown()

@@ -17,7 +17,8 @@ from recorded import Recorded
 
 from pybak.backup.catalog_base import CatalogBase
 from pybak.catalog.engine import Database
-from pybak.catalog.history import History, Snapshot
+from pybak.catalog.facts import Snapshot
+from pybak.catalog.history import History
 from pybak.catalog.locks import job_lock
 from pybak.errors import LockedError
 from pybak.formats.manifest_reader import Head

@@ -200,6 +200,9 @@ def test_a_catalog_that_is_lost_or_damaged_is_replaced(
     report = rebuild(url, tmp_path / "to")
     assert report.status == "success"
     assert (report.kept is None) == (what == "missing")
+    assert ("the old catalog can't be read" in "".join(report.notes)) == (
+        what in ("garbage", "cut", "log of another")
+    )
     assert rows_of(url) == before
     with sqlite3.connect(path) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

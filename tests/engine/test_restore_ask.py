@@ -9,7 +9,8 @@ from pathlib import Path
 import archives as forge
 import pytest
 
-from pybak.catalog.history import History, Snapshot
+from pybak.catalog.facts import Snapshot
+from pybak.catalog.history import History
 from pybak.catalog.models import Run
 from pybak.catalog.runs import Catalog
 from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybak.catalog.history import ArchiveFacts, Snapshot
+from pybak.catalog.facts import ArchiveFacts, Snapshot
 from pybak.retention.plan import JobPlan, plan_prune
 from pybak.retention.policy import NO_RULE, Verdict
 

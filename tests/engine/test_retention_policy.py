@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybak.catalog.history import Snapshot
+from pybak.catalog.facts import Snapshot
 from pybak.errors import PlanError
 from pybak.retention.policy import Policy, Verdict, apply_policy
 from pybak.units import parse_duration

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Final
-
-import msgspec
 
 from pybak.problems import Problem
-
-DONE: Final = "done"
-DUPLICATE: Final = "duplicate"
-REMOVED: Final = "removed"
-"""Stored by an earlier round that kept it; now it is removed."""
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One file that was dealt with.
-
-    `destination` is where its copy lies; of a duplicate, that of what it repeats, and
-    `duplicate_of` is the path that had in its inbox. Paths may hold surrogate escapes.
-    """
-
-    path: str
-    status: str
-    destination: str
-    size: int
-    stored_size: int
-    sha256: str
-    duplicate_of: str | None = None
+from pybak.report.inbox import InboxFile
 
 
 @dataclass
 class Tally:
     """The files of one run so far."""
 
-    results: list[Result] = field(default_factory=list)
+    results: list[InboxFile] = field(default_factory=list)
     waiting: list[Problem] = field(default_factory=list)
     skipped: list[Problem] = field(default_factory=list)
     failed: list[Problem] = field(default_factory=list)
