@@ -141,7 +141,7 @@ def _service(folder: Path, url: str, prefect: str) -> Iterator[tuple[psutil.Proc
     } | {
         "PYBAK_HOME": str(folder), "PYBAK_CATALOG_URL": url, "PREFECT_API_URL": prefect,
         "PYBAK_API_TOKEN_ENDPOINT": "true", "PYBAK_API_PORT": str(port),
-        "PYBAK_API_TOKEN_SECONDS": "3600",
+        "PYBAK_API_TOKEN_SECONDS": "3600", "PYBAK_API_REQUESTS_A_MINUTE": "0",
     }  # fmt: skip
     command = [sys.executable, "-m", "deployments.service"]
     log = (folder / "service.log").open("wb")

@@ -11,7 +11,7 @@ import binascii
 import json
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from deployments.prefect_patience import PatientApi
@@ -23,6 +23,7 @@ from pybak.prefect_api import PAGE, PrefectApi, moment
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _RECENT_SECONDS: Final = 10.0
 _MOST_LOOKED_AT: Final = 4000
+_YEARS: Final = range(1970, 3000)
 
 
 class PrefectLogs:
@@ -56,7 +57,8 @@ class PrefectLogs:
         if not flow_runs:
             return LogPage(items=[], next=cursor)
         after, skip = _place(cursor)
-        start = after or (since.isoformat() if since is not None else None)
+        first = moment(after) or since
+        start = first.astimezone(UTC).isoformat() if first is not None else None
         wanted: dict[str, Any] = {"flow_run_id": {"any_": flow_runs}}
         times = {"after_": start, "before_": until.isoformat() if until is not None else None}
         wanted["timestamp"] = {name: value for name, value in times.items() if value}
@@ -122,9 +124,12 @@ def _place(cursor: str | None) -> tuple[str | None, int]:
     try:
         data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         timestamp, count = json.loads(data)
-        datetime.fromisoformat(timestamp)
-    except (binascii.Error, ValueError, TypeError, RecursionError) as error:
+        at = moment(timestamp)
+        year = at.astimezone(UTC).year if at is not None else 0
+    except (binascii.Error, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise wrong from error
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 1 << 31:
+        raise wrong
+    if year not in _YEARS:
         raise wrong
     return timestamp, count

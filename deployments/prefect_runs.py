@@ -18,6 +18,8 @@ from typing import Any, Final
 from deployments.prefect_patience import PatientApi
 from pybak.api.services import ENDED, StartedRun
 from pybak.errors import PlanError
+from pybak.overview.facts import Schedule
+from pybak.overview.schedules import job_of, read_schedules
 from pybak.prefect_api import ApiError, PrefectApi, moment
 
 FLOWS: Final = (
@@ -30,6 +32,8 @@ _JOB_FLOWS: Final = ("backup", "inbox", "mirror")
 _SAME: Final = ("job", "source")
 """Parameters that make a deployment the one for a request."""
 _AT_WORK: Final = ("RUNNING", "PENDING", "CANCELLING", "PAUSED")
+_BAD: Final = ("FAILED", "CRASHED")
+_MOST_FAILED: Final = 50
 _MOST: Final = 100
 _PAGE: Final = 200
 _LOOKUPS: Final = 50
@@ -59,7 +63,7 @@ class PrefectRuns:
         self._clock = clock
         self._flow_names: dict[str, str] = {}
         self._flows_due = 0.0
-        self._next: dict[str, datetime] = {}
+        self._schedules: dict[str, Schedule] = {}
         self._next_due = 0.0
 
     def start(
@@ -71,10 +75,12 @@ class PrefectRuns:
         fingerprint: str | None = None,
     ) -> StartedRun:
         """Start a flow."""
-        chosen = self._choose(kind, parameters)
+        if idempotency_key is not None and (known := self._of_key(idempotency_key)) is not None:
+            return known
+        chosen, is_its_own = self._choose(kind, parameters)
         whole = _merged(chosen["parameters"], parameters)
-        # What the one for all others has as its sources is nobody's but its own.
-        _check_whole(kind, whole, parameters if chosen["name"] == self._common(kind) else whole)
+        # What the one for all others, or that of another job, has as its sources is its own.
+        _check_whole(kind, whole, whole if is_its_own else parameters)
         body: dict[str, Any] = {
             "parameters": whole, "tags": [TAG],
             "idempotency_key": idempotency_key or f"pybak-{uuid.uuid4()}",
@@ -92,17 +98,23 @@ class PrefectRuns:
             raise
         return _run(row, kind, deployment=f"{kind}/{chosen['name']}")
 
-    def _choose(self, kind: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _of_key(self, key: str) -> StartedRun | None:
+        """Give the run that a key started, of whatever flow: the server itself looks at one."""
+        rows = self._runs({"idempotency_key": {"any_": [key]}}, FLOWS, "START_TIME_DESC", 1)
+        return _run(rows[0], self._kinds().get(rows[0]["flow_id"], "")) if rows else None
+
+    def _choose(self, kind: str, asked: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+        """Give the deployment for a request, and whether it is that of the request's own job."""
         found = self._deployments([kind])
         for name in _SAME:
             for one in found:
                 if asked.get(name) is not None and one["parameters"].get(name) == asked[name]:
-                    return one
+                    return one, True
         for one in found:
             if one["name"] == self._common(kind):
-                return one
+                return one, False
         if len(found) == 1:
-            return found[0]
+            return found[0], False
         raise PlanError(
             f"no deployment of the flow {kind} is for this; make one called {self._common(kind)}, "
             "or one with the same job (or source, for an inbox) among its parameters"
@@ -152,12 +164,28 @@ class PrefectRuns:
         kinds = self._kinds()
         return [_run(row, kinds.get(row["flow_id"], ""), artifacts=artifacts) for row in rows]
 
-    def next_runs(self) -> Mapping[str, datetime]:
-        """Give by job when it runs next, as schedules have it; half a minute old at most."""
+    def failed(self, since: datetime) -> Sequence[StartedRun]:
+        """List the newest runs that ended badly since then, the last one first."""
+        rows = self._runs(
+            {
+                "state": {"type": {"any_": list(_BAD)}},
+                "end_time": {"after_": since.isoformat()},
+            },
+            FLOWS, "END_TIME_DESC", _MOST_FAILED,
+        )  # fmt: skip
+        kinds = self._kinds()
+        return [_run(row, kinds.get(row["flow_id"], "")) for row in rows]
+
+    def schedules(self) -> Mapping[str, Schedule]:
+        """Give the schedule of each job, as `pybak status` knows it; half a minute old at most."""
         if self._clock() >= self._next_due:
-            self._next = self._look_ahead()
+            known = read_schedules(self._api, self._now)
+            # Where short schedules leave no room for long ones there are more.
+            for job, when in self._look_ahead().items():
+                known.setdefault(job, Schedule(next_run=when))
+            self._schedules = known
             self._next_due = self._clock() + _NEXT_SECONDS
-        return self._next
+        return self._schedules
 
     def _look_ahead(self) -> dict[str, datetime]:
         wanted: dict[str, Any] = {
@@ -173,7 +201,7 @@ class PrefectRuns:
                 rows += self._runs(only, _JOB_FLOWS, "EXPECTED_START_TIME_ASC", 1)
         found: dict[str, datetime] = {}
         for row in rows:
-            job, when = _job(row["parameters"]), moment(row["expected_start_time"])
+            job, when = job_of(row["parameters"]), moment(row["expected_start_time"])
             if job is not None and when is not None:
                 found[job] = min(when, found.get(job, when))
         return found
@@ -228,6 +256,8 @@ class PrefectRuns:
 def _merged(deployed: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """Give the parameters of a deployment with what is asked for instead, option by option."""
     whole = {**deployed, **asked}
+    if asked.get("to"):  # the other way to say where an archive goes
+        whole.pop("output", None)
     options = {**(deployed.get("options") or {}), **(asked.get("options") or {})}
     return {**whole, "options": options}
 
@@ -260,7 +290,7 @@ def _run(
     return StartedRun(
         flow_run_id=row["id"],
         kind=kind,
-        job=_job(row.get("parameters") or {}),
+        job=job_of(row.get("parameters") or {}),
         state=kind_of_state,
         state_name=row.get("state_name") or state.get("name") or "Scheduled",
         message=state.get("message"),
@@ -273,15 +303,3 @@ def _run(
         report=report if isinstance(report, str) else None,
         fingerprint=(row.get("labels") or {}).get(LABEL),
     )
-
-
-def _job(parameters: Mapping[str, Any]) -> str | None:
-    """Give a run's job, as far as its parameters tell."""
-    if job := parameters.get("job"):
-        return str(job)
-    sources = parameters.get("sources") or parameters.get("source")
-    if isinstance(sources, str):
-        return sources
-    if isinstance(sources, list):
-        return ", ".join(sorted(map(str, sources)))
-    return None

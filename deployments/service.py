@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -98,21 +99,37 @@ def _dashboard(
     return {PATH: create_dashboard(chosen, settings, home=home(environ), context=context)}
 
 
+def check_certificate(settings: ApiSettings) -> None:
+    """Raise PlanError unless certificate and key can be read, and are a pair."""
+    if settings.tls_certificate is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # No word: nobody may be there to be asked for one.
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password=lambda: "")
+    except (OSError, ssl.SSLError) as error:
+        raise PlanError(
+            f"PYBAK_API_TLS_CERTIFICATE, PYBAK_API_TLS_KEY: can't be used "
+            f"({error.strerror or error}); name PEM files of a certificate and its plain key"
+        ) from error
+
+
 @click.command(
     "service",
     help="Serve REST API and dashboard; PYBAK_API_… and PYBAK_DASHBOARD_… variables are settings.",
 )
 def serve() -> None:
     """Serve until interrupted; ends with 1 where it can't start."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         settings = from_environment(os.environ)
+        check_certificate(settings)
         app = application(settings)
     except PyBakError as error:
         raise click.ClickException(str(error)) from error
     import uvicorn
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     if settings.no_authentication:
         _logger.warning("nobody is asked who they are: all on this machine may do everything")
     if not settings.is_loopback and settings.tls_certificate is None:

@@ -22,6 +22,7 @@ from pybak.api.app import create_app
 from pybak.api.services import LogLine, LogPage, MemberFile, StartedRun
 from pybak.api.settings import ApiSettings
 from pybak.errors import NotFoundError, PlanError
+from pybak.overview.facts import Schedule
 
 ISSUER = "https://login.example/realm"
 AUDIENCE = "https://backup.example/api"
@@ -87,13 +88,14 @@ class Provider(httpx.AsyncBaseTransport):
         self.keys = list(keys)
         self.asked: list[str] = []
         self.is_down = False
+        self.gone = "/nothing"
         self.document: dict[str, Any] = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys"}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request.url.path)
         if self.is_down:
             raise httpx.ConnectError("refused", request=request)
-        if request.url.path.endswith("/keys"):
+        if request.url.path.endswith("/keys") and not request.url.path.endswith(self.gone):
             return httpx.Response(200, json={"keys": [key.jwk for key in self.keys]})
         if request.url.path.endswith("/.well-known/openid-configuration"):
             return httpx.Response(200, json=self.document)
@@ -109,6 +111,8 @@ class Runs:
         self.cancelled: list[str] = []
         self.at_work: list[StartedRun] = []
         self.due: dict[str, datetime] = {}
+        self.planned: dict[str, Schedule] = {}
+        self.bad: list[StartedRun] = []
         self.trouble: Exception | None = None
 
     def start(
@@ -145,8 +149,13 @@ class Runs:
             raise self.trouble
         return self.at_work
 
-    def next_runs(self) -> Mapping[str, datetime]:
-        return self.due
+    def failed(self, since: datetime) -> Sequence[StartedRun]:
+        if self.trouble is not None:
+            raise self.trouble
+        return [one for one in self.bad if one.finished_at is None or one.finished_at >= since]
+
+    def schedules(self) -> Mapping[str, Schedule]:
+        return {job: Schedule(next_run=when) for job, when in self.due.items()} | self.planned
 
     def cancel(self, flow_run_id: str) -> StartedRun | None:
         self.cancelled.append(flow_run_id)
@@ -219,7 +228,10 @@ class Service:
         self.runs = Runs()
         self.logs = Logs()
         self.files = Files()
-        chosen = {"issuer": ISSUER, "audience": AUDIENCE, "starts_a_minute": 0, **settings}
+        chosen = {
+            "issuer": ISSUER, "audience": AUDIENCE, "starts_a_minute": 0, "requests_a_minute": 0,
+            **settings,
+        }  # fmt: skip
         self.app = create_app(
             ApiSettings(**chosen),
             home=home,

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
 
 import pybak
 from pybak.api import problems
@@ -58,6 +59,8 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        # It would name the host that a request names, and forget the TLS of a proxy.
+        redirect_slashes=False,
     )
     issuers: list[Issuer] = []
     if settings.issuer is not None:
@@ -80,9 +83,17 @@ def create_app(
     problems.install(app)
     describe(app, settings)
     for path, mounted in (mounts or {}).items():
+        app.add_route(path, _to_folder, include_in_schema=False)
         app.mount(path, mounted)
     app.add_middleware(Edge, unlimited=tuple(mounts or ()))
     return app
+
+
+async def _to_folder(request: Request) -> Response:
+    """Send a browser from `/pages` to `/pages/`, wherever it has found the service."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    last = request.scope["path"].rpartition("/")[2]
+    return RedirectResponse(f"{last}/{query}")
 
 
 def _provider(settings: ApiSettings, transport: Any) -> Issuer:

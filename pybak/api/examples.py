@@ -45,15 +45,24 @@ _AT_WORK: Final = STARTED | {
     "state": "running", "state_name": "Running", "percent": 42.0, "phase": "compressing",
     "started_at": "2026-11-21T10:15:00Z",
 }  # fmt: skip
+_FAILED_EARLY: Final = STARTED | {
+    "flow_run_id": "c0a8f6de-1f0b-4f6e-9a57-2f1de0f1f8a3", "kind": "verify", "job": "photos",
+    "state": "failed", "state_name": "Failed", "deployment": None,
+    "message": "photos: no backup of this job; known are documents",
+    "started_at": "2026-11-21T10:15:00Z", "finished_at": "2026-11-21T10:15:01Z",
+}  # fmt: skip
 STATUS: Final[dict[str, Any]] = {
     "now": "2026-11-21T10:20:00Z",
     "health": {"status": "ok", "orchestrator": "ok", "jobs": {"good": 1}},
     "jobs": [_JOB | {"trend": []}],
     "active": [{"run": None, "progress": _AT_WORK}],
     "recent": [SUMMARY],
+    "failed_early": [_FAILED_EARLY],
 }
 JOBS: Final[dict[str, Any]] = {"items": [_JOB]}
-RUNS: Final[dict[str, Any]] = {"items": [SUMMARY], "next": "WzE3NjM3MjAxMDAsIjViMGZmN2FjIl0"}
+RUNS: Final[dict[str, Any]] = {
+    "items": [SUMMARY], "next": "WzE3NjM3MjAxMDAsIjViMGZmN2FjIl0", "failed_early": [_FAILED_EARLY],
+}  # fmt: skip
 ERRORS: Final[dict[str, Any]] = {
     "items": [
         {"path": "docs/locked.db", "code": "unreadable", "message": "Permission denied"}
@@ -77,6 +86,15 @@ RUN: Final[dict[str, Any]] = {
         "summary": SUMMARY, "base_run": "6d1c2a90-7f0e-4f1b-8a53-3a1df1c55e02",
         "full_run": "11f0c1d6-58a4-4bd6-9d7b-0b3e6fd6f6f4", "is_snapshot": True, "tags": [],
         "options": {"format": "zip"}, "archive": ARCHIVE, "errors": 0,
+        "stages": [
+            {
+                "name": "compress", "start_seconds": 0.0, "wall_seconds": 6.2,
+                "busy_seconds": 23.4,
+            },
+            {
+                "name": "upload", "start_seconds": 0.9, "wall_seconds": 7.8, "busy_seconds": 12.1
+            },
+        ],
     },
     "progress": STARTED | {"state": "completed", "state_name": "Completed"},
 }  # fmt: skip

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from pybak.api.services import MemberFile
 from pybak.catalog.engine import Database
-from pybak.catalog.history import VERSION_COLUMNS, ArchiveFacts, History, Version, version_of
+from pybak.catalog.facts import VERSION_COLUMNS, ArchiveFacts, Version, version_of
+from pybak.catalog.history import History
 from pybak.catalog.locks import archives_lock
 from pybak.catalog.models import escaped
 from pybak.catalog.rows import stream
@@ -19,8 +21,10 @@ from pybak.errors import ArchiveError, NotFoundError, PlanError
 from pybak.restore.select import Selector
 from pybak.restore.snapshot import recorded_shares, references_of
 from pybak.restore.stream import restore_to_stream
+from pybak.storage.opening import forget_storages
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_STORAGES_SECONDS: Final = 60.0
 
 
 class OneMember(Selector):
@@ -52,9 +56,13 @@ class ArchiveFiles:
         database: Database,
         catalog_url: str,
         password: Callable[[], bytes | None] = lambda: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the catalog, and what gives the password for encrypted archives."""
         self._database = database
+        self._clock = clock
+        self._storages_due = clock() + _STORAGES_SECONDS
         self._catalog_url = catalog_url
         self._password = password
 
@@ -69,6 +77,9 @@ class ArchiveFiles:
     def send(self, archive_id: int, path: bytes, out: BinaryIO) -> None:
         """Write the content; the archive is not removed meanwhile."""
         version, facts = self._known(archive_id, path)
+        if self._clock() >= self._storages_due:  # keys in a block may be others by now
+            forget_storages()
+            self._storages_due = self._clock() + _STORAGES_SECONDS
         names = [path] if version.member is None else []
         with archives_lock(facts.job, shared=True, catalog_url=self._catalog_url):
             shares = recorded_shares([(facts, names, references_of([version]))])

@@ -11,7 +11,8 @@ import hashlib
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from pybak.api.problems import Problem
@@ -27,17 +28,27 @@ class Idempotency:
     def __init__(self) -> None:
         self._used: OrderedDict[str, str] = OrderedDict()
 
-    def check(self, key: str, fingerprint: str) -> None:
-        """Raise Problem if a key was used for another request."""
-        if self._used.get(key, fingerprint) != fingerprint:
-            raise reused()
+    @contextmanager
+    def used(self, key: str | None, fingerprint: str) -> Iterator[None]:
+        """Use a key for what the block starts; one that fails leaves the key as it was.
 
-    def remember(self, key: str, fingerprint: str) -> None:
-        """Keep what a key was used for: a request that started something."""
-        self._used[key] = fingerprint
+        Raises Problem if it was used for another request, also one that is just being started.
+        """
+        if key is None:
+            yield
+            return
+        is_new = key not in self._used
+        if self._used.setdefault(key, fingerprint) != fingerprint:
+            raise reused()
         self._used.move_to_end(key)
         if len(self._used) > _MOST:
             self._used.popitem(last=False)
+        try:
+            yield
+        except BaseException:
+            if is_new:
+                self._used.pop(key, None)
+            raise
 
 
 def scoped_key(caller: str, header: str | None) -> str | None:

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pybak.api.auth.refusals import ProviderError, Refusal
+from pybak.api.edge import HEADERS
 from pybak.display import escape
 from pybak.errors import (
     ArchiveError,
@@ -149,8 +150,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _unknown(request: Request, error: Exception) -> JSONResponse:
-        _logger.error("%s %s", request.method, request.scope["path"], exc_info=error)
-        return response(Problem(500, "internal", "this went wrong here; see the service's log"))
+        path = escape(request.scope["path"])
+        _logger.error("%s %s", request.method, path, exc_info=error)
+        # This one is answered outside of the layer that gives all others their headers.
+        return response(
+            Problem(500, "internal", "this went wrong here; see the service's log", headers=HEADERS)
+        )
 
 
 def invalid(faults: Any) -> Problem:
@@ -174,6 +179,8 @@ def wrong(location: str, message: str) -> Problem:
 
 
 def _told(fault: Mapping[str, Any]) -> str:
+    if fault["type"] == "json_invalid":
+        return f"this is no JSON ({fault['ctx']['error']})"
     if fault["type"] == "value_error":
         return str(fault.get("ctx", {}).get("error", fault["msg"]))
     text = str(fault["msg"])

@@ -63,6 +63,10 @@ _BACKUP: Final = (
     "level", "chunk_size", "password_block", "hide_names", "split", "checksum", "max_file_size",
     "one_file_system", "ignore_markers", "bandwidth_limit", "dry_run",
 )  # fmt: skip
+SELECTION: Final = frozenset(
+    {"include", "exclude", "max_file_size", "one_file_system", "ignore_markers", "hide_names"}
+)
+"""Options that tell what of its sources a backup saves, and shows."""
 _INBOX: Final = (
     "include", "exclude", "format", "level", "password_block", "also_to", "keep", "settle",
     "all_names", "keep_duplicates", "read_back", "wait", "wait_limit", "dry_run",

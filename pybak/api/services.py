@@ -12,6 +12,8 @@ from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
+from pybak.overview.facts import Schedule
+
 ENDED = frozenset({"completed", "failed", "crashed", "cancelled"})
 """States of which there is no way back."""
 
@@ -92,8 +94,11 @@ class RunService(Protocol):
     def active(self) -> Sequence[StartedRun]:
         """List the runs that are at work, or wait for it; a hundred at most."""
 
-    def next_runs(self) -> Mapping[str, datetime]:
-        """Give by job when its next run is due."""
+    def failed(self, since: datetime) -> Sequence[StartedRun]:
+        """List the newest runs that ended badly since then, the last one first; fifty at most."""
+
+    def schedules(self) -> Mapping[str, Schedule]:
+        """Give by job when its next run is due, and whether the last one failed."""
 
     def cancel(self, flow_run_id: str) -> StartedRun | None:
         """Ask a run to stop; it goes on until it has. None if there is none."""

@@ -81,6 +81,8 @@ class ApiSettings(BaseModel):
 
     deployment: str = "{flow}-on-request"
     """The name of the deployments that run what no other does; {flow} is their flow's."""
+    requests_a_minute: int = Field(default=1200, ge=0)
+    """Of one caller; 0 for no limit, here and below."""
     starts_a_minute: int = Field(default=30, ge=0)
     streams: int = Field(default=20, ge=1)
     """How many log streams, and how many downloads, may be open at once."""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pybak.api.idempotency import fingerprint, reused, scoped_key
 from pybak.api.problems import Problem, not_found, too_many
-from pybak.api.schemas import InboxRequest, given
+from pybak.api.schemas import SELECTION, InboxRequest, given
 from pybak.api.services import ENDED, StartedRun
 from pybak.display import escape
+from pybak.portable import to_portable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -33,6 +34,8 @@ async def start_backup(
 ) -> StartedRun:
     """Start a backup, or an inbox. Raises Problem and PyBakError, as all here do."""
     options = _options(context, body.options)
+    if not isinstance(body, InboxRequest) and not body.sources:
+        _check_selection(options)
     if "also_to" in options:
         options["also_to"] = await _checked(context, context.destinations, options["also_to"])
     parameters: dict[str, Any] = {"options": options}
@@ -108,14 +111,30 @@ async def cancel_found(
 def _options(context: Context, options: BaseModel) -> dict[str, Any]:
     """Give the options that a request names. Raises Problem for a block it may not name."""
     chosen = given(options)
+    # Nothing said is as the deployment has it: a request takes no encryption away.
     block = chosen.get("password_block")
-    if block is not None and block not in context.settings.password_blocks:
+    if block is None:
+        chosen.pop("password_block", None)
+    elif block not in context.settings.password_blocks:
         raise Problem(
             403, "block-not-allowed",
             "password_block: requests may not name this block; the service's settings list those "
             "that they may",
         )  # fmt: skip
     return chosen
+
+
+def _check_selection(options: Mapping[str, Any]) -> None:
+    """Refuse to choose among sources that are not the request's own: a job's leave files out.
+
+    What a deployment saves need not be below the roots, so its rules hold. Raises Problem.
+    """
+    if chosen := sorted(SELECTION.intersection(options)):
+        raise Problem(
+            403, "not-your-sources",
+            f"{chosen[0]}: what a job's deployment saves is as that says; name sources to choose "
+            "among them",
+        )  # fmt: skip
 
 
 async def _checked(context: Context, roots: Roots, places: list[str]) -> list[str]:
@@ -129,7 +148,8 @@ async def _run(context: Context, run_id: str) -> str:
 
 async def _archive(context: Context, number: int) -> str:
     """Give the place of an archive in the catalog."""
-    return (await context.look(lambda overview: overview.archive(number))).summary.archive
+    found = await context.look(lambda overview: overview.archive(number))
+    return to_portable(found.summary.archive)
 
 
 async def _start(
@@ -139,18 +159,15 @@ async def _start(
     caller: Caller,
     header: str | None,
 ) -> StartedRun:
-    key = scoped_key(caller.name, header)
+    key = scoped_key(caller.key, header)
     asked = fingerprint(kind, parameters)
-    if key is not None:
-        context.idempotency.check(key, asked)
-    if wait := context.starts.take(caller.name):
-        raise too_many(wait, "runs started")
-    started = await context.serve(
-        lambda: context.runs.start(kind, parameters, idempotency_key=key, fingerprint=asked)
-    )
-    if started.fingerprint not in (None, asked):
-        raise reused()
-    if key is not None:
-        context.idempotency.remember(key, asked)
+    with context.idempotency.used(key, asked):
+        if wait := context.starts.take(caller.key):
+            raise too_many(wait, "runs started")
+        started = await context.serve(
+            lambda: context.runs.start(kind, parameters, idempotency_key=key, fingerprint=asked)
+        )
+        if started.fingerprint not in (None, asked):
+            raise reused()
     _logger.info("%s started %s: flow run %s", escape(caller.name), kind, started.flow_run_id)
     return started

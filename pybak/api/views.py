@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
@@ -40,13 +41,17 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything at a glance. `now` is when it was looked at."""
+    """Everything at a glance. `now` is when it was looked at.
+
+    `failed_early` are runs of the last days that failed before the catalog heard of them.
+    """
 
     now: str
     health: Health
     jobs: tuple[JobState, ...]
     active: tuple[ActiveRun, ...]
     recent: tuple[RunSummary, ...]
+    failed_early: tuple[StartedRun, ...] = ()
 
 
 class Jobs(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,10 +88,14 @@ class MemberPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Some runs, the newest first."""
+    """Some runs, the newest first.
+
+    With the first page come those of the last days that failed before the catalog heard of them.
+    """
 
     items: tuple[RunSummary, ...]
     next: str | None = None
+    failed_early: tuple[StartedRun, ...] = ()
 
 
 class ErrorPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,31 +175,65 @@ def with_examples(part: Any) -> Any:
     return part
 
 
-def problem(description: str) -> dict[str, Any]:
-    """Give how OpenAPI describes an error."""
+def problem(status: int, code: str, description: str, detail: str) -> dict[str, Any]:
+    """Give how OpenAPI describes an error, with what one may say."""
+    example = {
+        "type": "about:blank", "title": HTTPStatus(status).phrase, "status": status,
+        "detail": detail, "code": code,
+    }  # fmt: skip
+    schema = {"$ref": _REFERENCE.format(name="Problem")}
     return {
-        "description": description,
-        "content": {MEDIA_TYPE: {"schema": {"$ref": _REFERENCE.format(name="Problem")}}},
-    }
+        "description": description, "content": {MEDIA_TYPE: {"schema": schema, "example": example}},
+    }  # fmt: skip
 
 
 def problems(*statuses: int) -> dict[Any, Any]:
     """Give how OpenAPI describes these errors, and those of every protected route."""
-    return {status: problem(_WORDS[status]) for status in sorted({401, 403, 422, 503, *statuses})}
+    wanted = sorted({401, 403, 422, 429, 503, *statuses})
+    return {status: problem(status, *_WORDS[status]) for status in wanted}
 
 
 _WORDS: Final = {
-    400: "The request can't be read.",
-    401: "There is no token, or none that is good; see WWW-Authenticate.",
-    403: "The token does not allow this, or the place is outside the roots.",
-    404: "There is no such thing.",
-    409: "It can't be done now, or with this archive.",
-    413: "The body is too large.",
-    415: "The body is no JSON.",
-    422: "Something in the request is not as it should be.",
-    429: "Too many requests; see Retry-After.",
-    503: "What is needed for this can't be reached; try later.",
-}
+    400: (
+        "bad-idempotency-key", "The request can't be read.",
+        "Idempotency-Key must be 1 to 255 visible ASCII characters, such as a UUID",
+    ),
+    401: (
+        "invalid-token", "There is no token, or none that is good; see WWW-Authenticate.",
+        "the token has expired",
+    ),
+    403: (
+        "insufficient-scope", "The token does not allow this, or the place is outside the roots.",
+        "this needs the scope backup:write; ask for a token that has it",
+    ),
+    404: (
+        "not-found", "There is no such thing.", "5b0ff7ac: there is none; see the list for what is",
+    ),
+    408: (
+        "request-timeout", "The body did not come in time.",
+        "the body did not come within 30 s; send it again",
+    ),
+    409: (
+        "ended", "It can't be done now, or with this archive.",
+        "5b0ff7ac: can't be cancelled; it is success",
+    ),
+    413: (
+        "request-entity-too-large", "The body is too large.",
+        "a body may have 1048576 bytes at most",
+    ),
+    422: (
+        "invalid", "Something in the request is not as it should be.",
+        "query/limit: input should be less than or equal to 500",
+    ),
+    429: (
+        "too-many-requests", "Too many requests; see Retry-After.",
+        "too many requests; try again in 3 s",
+    ),
+    503: (
+        "unavailable", "What is needed for this can't be reached; try later.",
+        "what runs backups can't be asked now; the service's log says why",
+    ),
+}  # fmt: skip
 
 
 def schemas() -> dict[str, Any]:

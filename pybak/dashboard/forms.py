@@ -6,6 +6,7 @@ What is left empty is not in a request, so that it is as the deployment has it.
 from __future__ import annotations
 
 import json
+import secrets
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,14 @@ AS_SET_UP: Final = ""
 _LABELS: Final = {"": "As set up", "true": "Yes", "false": "No"}
 BODY: Final = "body"
 OPTIONS: Final = "options"
+
+
+def once() -> str:
+    """Give the key of a form that was not sent yet: a button that is pressed twice starts one run.
+
+    The same request with the same key gives the run that there is already.
+    """
+    return f"page-{secrets.token_urlsafe(16)}"
 
 
 def option_fields(model: type[BaseModel], of: str) -> list[Component]:

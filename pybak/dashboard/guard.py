@@ -64,6 +64,9 @@ class DashboardGuard:
             (b"x-content-type-options", b"nosniff"),
             # Not "no-referrer": then forms would not say which page they are of.
             (b"referrer-policy", b"same-origin"),
+            (b"cross-origin-opener-policy", b"same-origin"),
+            (b"cross-origin-resource-policy", b"same-origin"),
+            (b"x-frame-options", b"DENY"),
             (b"cache-control", b"no-store"),
         )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import logging
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import anyio
 from anyio.to_thread import run_sync
@@ -23,7 +25,7 @@ from pybak.display import escape
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from pybak.api.auth.clients import Clients
+    from pybak.api.auth.clients import Client, Clients
     from pybak.api.auth.guard import Guard
     from pybak.api.settings import ApiSettings
     from pybak.dashboard.provider import Provider
@@ -65,6 +67,8 @@ class Logins:
     def still_allowed(self, session: Session) -> Caller | None:
         """Give who a session is; a client that was removed, or may less now, is known at once.
 
+        One that was made again under its old name has another secret: its sessions are over.
+
         Raises PlanError if the file of clients can't be read.
         """
         if session.kind == PROVIDER:
@@ -73,7 +77,7 @@ class Logins:
             return None
         known = {client.name: client for client in self._clients.all()}
         client = known.get(session.name)
-        if client is None:
+        if client is None or not hmac.compare_digest(session.stamp, _stamp(client)):
             return None
         scopes = session.caller.scopes & frozenset(client.scopes)
         return Caller(session.name, scopes, session.expires_at)
@@ -107,8 +111,9 @@ class Logins:
             _logger.warning("login as %s refused, from %s", escape(name)[:64], address)
             return self.page(following, "No client has this name and secret.", 401)
         return self._let_in(
-            request, Caller(client.name, frozenset(client.scopes)), CLIENT, following
-        )
+            request, Caller(client.name, frozenset(client.scopes)), CLIENT, following,
+            _stamp(client),
+        )  # fmt: skip
 
     async def _begin(self, request: Request) -> Response:
         following = safe_next(request.query_params.get("next"))
@@ -156,12 +161,14 @@ class Logins:
         answer.delete_cookie(COOKIE, path=PATH)
         return answer
 
-    def _let_in(self, request: Request, caller: Caller, kind: str, following: str) -> Response:
+    def _let_in(
+        self, request: Request, caller: Caller, kind: str, following: str, stamp: str = ""
+    ) -> Response:
         _logger.info("%s logged in", escape(caller.name))
         answer = RedirectResponse(following, _SEE_OTHER)
         answer.set_cookie(
-            COOKIE, self._sessions.make(caller, kind), max_age=self._sessions.seconds, path=PATH,
-            httponly=True, samesite="lax", secure=self._is_secure(request),
+            COOKIE, self._sessions.make(caller, kind, stamp), max_age=self._sessions.seconds,
+            path=PATH, httponly=True, samesite="lax", secure=self._is_secure(request),
         )  # fmt: skip
         return answer
 
@@ -186,4 +193,10 @@ def safe_next(wanted: str | None) -> str:
     parts = urlsplit(wanted)
     inside = not parts.scheme and not parts.netloc and parts.path.startswith(start)
     of_login = parts.path.startswith((f"{PATH}/login", f"{PATH}/logout"))
-    return wanted if inside and ".." not in parts.path and not of_login else start
+    climbs = ".." in unquote(parts.path)  # browsers take %2e for a dot
+    return wanted if inside and not climbs and not of_login else start
+
+
+def _stamp(client: Client) -> str:
+    """Give what tells a client's secret from those that it had before."""
+    return hashlib.sha256(client.digest.encode()).hexdigest()[:16]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -22,6 +24,12 @@ Shown = Any
 def aria(**given: str) -> dict[str, Any]:
     """Give attributes for those who hear a page: `aria(label=…)` is `aria-label`."""
     return {f"aria-{name}": value for name, value in given.items()}
+
+
+def digest(shown: Shown) -> str:
+    """Give what tells whether something is still shown as it was."""
+    text = json.dumps(shown, default=lambda part: part.to_plotly_json(), sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def pill(state: str, text: str) -> Component:

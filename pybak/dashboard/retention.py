@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from pybak.api.problems import Problem, invalid
 from pybak.api.schemas import PruneRules
-from pybak.catalog.history import Snapshot
+from pybak.catalog.facts import Snapshot
 from pybak.options.prune import PruneOptions
 from pybak.overview import Overview
 from pybak.overview.facts import SnapshotFact

@@ -31,13 +31,17 @@ _MOST_ENDED: Final = 10_000
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """A login. `kind` is how it was made, `expires_at` in seconds since 1970."""
+    """A login. `kind` is how it was made, `expires_at` in seconds since 1970.
+
+    `stamp` is that of the secret that it was made with; none at a provider.
+    """
 
     ident: str
     name: str
     scopes: tuple[str, ...]
     kind: str
     expires_at: float
+    stamp: str = ""
 
     @property
     def caller(self) -> Caller:
@@ -57,12 +61,12 @@ class Sessions:
         self._now = now
         self._ended: OrderedDict[str, float] = OrderedDict()
 
-    def make(self, caller: Caller, kind: str) -> str:
+    def make(self, caller: Caller, kind: str, stamp: str = "") -> str:
         """Give the cookie of a new session."""
         end = self._now() + self.seconds
         session = Session(
             ident=secrets.token_urlsafe(16), name=caller.name,
-            scopes=tuple(sorted(caller.scopes)), kind=kind, expires_at=end,
+            scopes=tuple(sorted(caller.scopes)), kind=kind, expires_at=end, stamp=stamp,
         )  # fmt: skip
         return str(self._sessions.dumps(msgspec.to_builtins(session)))
 

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import flask
-from dash import ClientsideFunction, Dash, Input, Output, dcc, html
+from dash import ClientsideFunction, Dash, Input, Output, dcc, html, set_props
 from dash.development.base_component import Component, ComponentRegistry
 
 from pybak.api.auth.scopes import WRITE
@@ -72,7 +72,7 @@ def make_pages(world: World) -> Any:
     app = Dash(
         __name__, requests_pathname_prefix=f"{PATH}/", routes_pathname_prefix="/",
         title="PyBak", update_title="", suppress_callback_exceptions=True, index_string=_INDEX,
-        enable_mcp=False, add_log_handler=False,
+        enable_mcp=False, add_log_handler=False, on_error=_fault,
     )  # fmt: skip
     app.layout = lambda: _layout(world)
     app.clientside_callback(
@@ -94,6 +94,12 @@ def make_pages(world: World) -> Any:
     # A script that is cut off has no use: everything small and whole, or an error.
     server.config["MAX_CONTENT_LENGTH"] = 1 << 20
     return app
+
+
+def _fault(error: Exception) -> None:
+    """Say so, where a callback met what nobody thought of; nothing on the page changes."""
+    _logger.error("a callback failed", exc_info=error)
+    set_props("fault", {"children": parts.failure(error)})
 
 
 def show(world: World, pathname: str | None, search: str | None) -> tuple[Component, str]:
@@ -171,6 +177,11 @@ def _layout(world: World) -> Component:
                     ),
                 ]
             ),
+            html.Div(
+                parts.notice("The service does not answer. What is shown may be old.", "bad"),
+                id="silent", className="gone",
+            ),
+            html.Div(id="fault"),
             html.Main(_waiting(), id="page", tabIndex="-1"),
             html.Div(id="said", className="hidden", role="status"),
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, tzinfo
 from typing import Final
 
+from pybak.overview import states
 from pybak.overview.facts import TrendPoint
 from pybak.units import format_duration, format_size
 
@@ -12,6 +13,8 @@ _MONTHS: Final = (
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 )  # fmt: skip
 NONE: Final = "\N{EN DASH}"
+
+_NOW_SECONDS: Final = 45.0
 
 STATES: Final = {
     "good": "Safe", "running": "Running", "late": "Late", "problem": "Problem", "never": "Never",
@@ -24,8 +27,9 @@ _STATUSES: Final = {
     "failed": ("Failed", "problem"), "crashed": ("Crashed", "problem"),
     "died": ("Died", "problem"), "locked": ("Locked", "late"),
     "cancelled": ("Cancelled", "never"), "cancelling": ("Stopping", "running"),
-    "running": ("Running", "running"), "pending": ("Starting", "running"),
-    "scheduled": ("Waiting", "running"), "paused": ("Paused", "late"),
+    "running": ("Running", "running"), "finishing": ("Finishing", "running"),
+    "pending": ("Starting", "running"), "scheduled": ("Waiting", "running"),
+    "paused": ("Paused", "late"),
 }  # fmt: skip
 
 
@@ -46,22 +50,20 @@ def clock(at: datetime, zone: tzinfo) -> str:
 
 
 def ago(at: datetime, now: datetime) -> str:
-    """Give how long ago something was, or in how long it is due."""
+    """Give how long ago something was, as a job's state says it, or in how long it is due."""
     seconds = (now - at).total_seconds()
-    if abs(seconds) < 45:
-        return "just now" if seconds >= 0 else "now"
-    text = span(abs(seconds))
-    return f"{text} ago" if seconds > 0 else f"in {text}"
+    if seconds >= 0:
+        return states.ago(seconds)
+    return "now" if seconds > -_NOW_SECONDS else f"in {_span(-seconds)}"
 
 
-def span(seconds: float) -> str:
+def _span(seconds: float) -> str:
     """Give a length of time roughly, in one unit: `3 hours`."""
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length * (1 if unit == "minute" else 1.5):
-            count = max(round(seconds / length), 1)
-            return f"{count:,} {unit}{'' if count == 1 else 's'}"
-    count = max(round(seconds), 1)
-    return f"{count} second{'' if count == 1 else 's'}"
+    for unit, length in (("day", 86400), ("hour", 3600)):
+        if seconds >= length * 1.5:
+            return count(round(seconds / length), unit)
+    minutes = max(round(seconds / 60), 1)
+    return "1 hour" if minutes == 60 else count(minutes, "minute")
 
 
 def size(size_bytes: float | None) -> str:
@@ -95,14 +97,14 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def safety(states: list[str]) -> tuple[str, str]:
+def safety(jobs: list[str]) -> tuple[str, str]:
     """Give how all jobs are in a sentence, and the worst state of them."""
-    bad = [one for one in states if one in ("problem", "late", "never")]
-    if not states:
+    bad = [one for one in jobs if one in ("problem", "late", "never")]
+    if not jobs:
         return "There are no backups yet.", "never"
     if not bad:
-        only = "The only job is safe." if len(states) == 1 else f"All {len(states)} jobs are safe."
-        return only, "good"
+        few = {1: "The only job is safe.", 2: "Both jobs are safe."}
+        return few.get(len(jobs), f"All {len(jobs)} jobs are safe."), "good"
     verb = "needs" if len(bad) == 1 else "need"
     worst = next(one for one in ("problem", "late", "never") if one in bad)
-    return f"{len(bad)} of {count(len(states), 'job')} {verb} a look.", worst
+    return f"{len(bad)} of {count(len(jobs), 'job')} {verb} a look.", worst

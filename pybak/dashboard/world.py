@@ -19,7 +19,7 @@ from pybak.api.auth.scopes import Caller
 from pybak.api.problems import Problem
 from pybak.dashboard.guard import CALLER
 from pybak.errors import PyBakError
-from pybak.overview.facts import JobState, Schedule
+from pybak.overview.facts import JobState
 
 if TYPE_CHECKING:
     from pybak.api.context import Context
@@ -105,6 +105,11 @@ class World:
         self._look()
         return {one.flow_run_id: one for one in self.context.orchestrated.active}
 
+    def failed_early(self) -> list[StartedRun]:
+        """Give runs of late that failed before the catalog heard of them, the last one first."""
+        self._look()
+        return list(self.call(self.context.failed_early()))
+
     @property
     def orchestrator_answers(self) -> bool:
         """Whether the orchestrator did, when it was last asked."""
@@ -112,9 +117,7 @@ class World:
 
     def _jobs(self) -> list[JobState]:
         self._look()
-        known = self.context.orchestrated.next_runs.items()
-        schedules = {job: Schedule(next_run=when) for job, when in known}
-        return list(self.overview.jobs(self.now(), schedules))
+        return list(self.overview.jobs(self.now(), self.context.orchestrated.schedules))
 
     def _look(self) -> None:
         """Ask the orchestrator, but don't wait for one that is slow: it goes on by itself."""

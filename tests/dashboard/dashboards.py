@@ -116,6 +116,18 @@ def _documents(made: Written) -> None:
     )  # fmt: skip
 
 
+def log_in(page: Any, dashboard: Dashboard, name: str = "ann", to: str = "") -> None:
+    """Go to a page; whoever's browser it is logs in first, unless that was done before."""
+    if not any(one["name"] == "pybak_session" for one in page.context.cookies(dashboard.home)):
+        answer = page.context.request.post(
+            f"{dashboard.home}login/client", headers={"Origin": dashboard.address},
+            form={"client": name, "secret": dashboard.secrets[name]}, max_redirects=0,
+        )  # fmt: skip
+        assert answer.status == 303, answer.text()
+    page.goto(dashboard.home + to)
+    page.locator("#page h1").wait_for()
+
+
 @contextmanager
 def serving(
     home: Path, url: str, *, clients: Mapping[str, tuple[str, ...]] | None = None,
@@ -168,4 +180,4 @@ def serving(
         thread.join(10)
 
 
-__all__ = ["FLOW_RUN", "LETTER", "Dashboard", "run_sql", "serving", "write_catalog"]
+__all__ = ["FLOW_RUN", "LETTER", "Dashboard", "log_in", "run_sql", "serving", "write_catalog"]

@@ -13,9 +13,9 @@ import jwt
 import pytest
 from api_doubles import Service
 
-from pybak.api.auth.clients import Clients
+from pybak.api.auth.clients import Client, Clients
 from pybak.api.auth.signing import SigningKey
-from pybak.api.limits import RateLimit
+from pybak.api.limits import RateLimit, network_of
 from pybak.errors import NotFoundError, PlanError
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -135,7 +135,7 @@ def test_a_request_that_is_none_is_told_what_is_wrong(
     assert (answer.status_code, answer.json()["error"]) == (400, error)
 
 
-def test_guessing_is_slowed_down_by_client_and_by_address(tmp_path: Path) -> None:
+def test_guessing_is_slowed_down_by_address(tmp_path: Path) -> None:
     service, secret = made(tmp_path, token_requests_a_minute=5)
     answers = [ask(service, "wrong").status_code for _ in range(6)]
     assert answers == [401] * 5 + [429]
@@ -143,6 +143,35 @@ def test_guessing_is_slowed_down_by_client_and_by_address(tmp_path: Path) -> Non
     assert late.status_code == 429
     assert int(late.headers["retry-after"]) > 0
     assert ask(service, secret, client_id="other").status_code == 429  # the same address
+
+
+def test_strangers_use_up_nobodys_share_but_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from pybak.api.auth import endpoint
+
+    service, secret = made(tmp_path, token_requests_a_minute=3)
+    for number in range(9):
+        monkeypatch.setattr(endpoint, "network_of", lambda _, number=number: f"192.0.2.{number}")
+        assert ask(service, "wrong").status_code == 401
+    monkeypatch.undo()
+    assert [ask(service, secret).status_code for _ in range(3)] == [200] * 3
+    assert ask(service, "x", client_id="a\nb").status_code == 429
+    told = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert len(told) == 9
+    assert told[0].startswith("no token for nightly")
+    assert "wrong" not in told[0].replace("wrong name", "")
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("fe80::1%eth0", "fe80::/64"), ("?", "?"),
+    ],
+)  # fmt: skip
+def test_one_household_of_ipv6_is_one_sender(address: str, counted: str) -> None:
+    assert network_of(address) == counted
 
 
 def test_the_endpoint_is_off_unless_it_is_switched_on(tmp_path: Path) -> None:
@@ -192,6 +221,11 @@ def test_secrets_are_kept_as_hashes_in_files_that_only_the_owner_reads(tmp_path:
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     assert secret not in (folder / "clients.json").read_text()
     assert len(secret) >= 43  # 256 bits
+
+
+def test_a_digest_takes_16_mib_to_make() -> None:
+    made = Client(name="a", scopes=(), created_at=NOW, salt="", digest="")
+    assert 128 * made.n * made.r * made.p == 16 << 20
 
 
 def test_files_that_others_can_read_are_not_used(tmp_path: Path) -> None:

@@ -114,6 +114,21 @@ def test_every_example_of_an_answer_fits_its_schema(document: dict[str, Any]) ->
             assert content["example"], path
 
 
+def test_every_refusal_is_shown_too(document: dict[str, Any]) -> None:
+    import jsonschema_rs
+
+    problem = {**document["components"]["schemas"]["Problem"]}
+    for path, _, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            if status < "400":
+                continue
+            [(kind, content)] = answer["content"].items()
+            assert content["example"], (path, status)
+            if kind == "application/problem+json":
+                jsonschema_rs.validator_for(problem).validate(content["example"])
+                assert str(content["example"]["status"]) == status
+
+
 def test_what_is_answered_fits_its_schema(service: Service, document: dict[str, Any]) -> None:
     import jsonschema_rs
 

@@ -196,6 +196,9 @@ def test_what_is_mounted_beside_the_api_is_served_as_it_is(tmp_path: Path) -> No
     )  # fmt: skip
     one.app = app
     assert one.get("/dashboard/x", token=None).text == "pages"
+    bare = one.get("/dashboard?a=b", token=None, headers={"Host": "evil.example"})
+    assert (bare.status_code, bare.headers["location"]) == (307, "dashboard/?a=b")
+    assert one.get("/logs/").status_code == 404
     assert one.get("/logs", token=None).status_code == 401
 
 
@@ -446,3 +449,182 @@ class TestRecentAnswers:
             assert await second == b"x"
 
         run(ask())
+
+
+class TestBeforeAnythingIsRead:
+    """Whoever has no token is told so, whatever else he sends."""
+
+    @pytest.mark.parametrize("body", [b"{", b" " * (2 << 20), b'{"job": 7}'])
+    def test_a_body_of_a_stranger_is_not_looked_at(self, service: Service, body: bytes) -> None:
+        headers = {"Content-Type": "application/json"}
+        answer = service.post("/compress", token=None, content=body, headers=headers)
+        assert answer.status_code == 401
+
+    def test_one_caller_gets_so_many_answers_a_minute(self, tmp_path: Path) -> None:
+        service = Service(tmp_path, requests_a_minute=2)
+        codes = [service.get("/logs").status_code for _ in range(3)]
+        assert codes == [200, 200, 429]
+        assert service.get("/logs", token=service.token(sub="bob")).status_code == 200
+        assert service.get("/logs", token=None).status_code == 401
+
+    def test_a_route_without_a_declared_scope_is_none(self) -> None:
+        from fastapi import APIRouter
+
+        from pybak.api.auth.guard import GuardedRoute
+
+        router = APIRouter(route_class=GuardedRoute)
+        with pytest.raises(KeyError):
+            router.add_api_route("/open", lambda: None)
+
+
+@pytest.mark.parametrize("header", ["Host", "Origin"])
+def test_a_header_that_is_no_address_is_no_fault_of_ours(tmp_path: Path, header: str) -> None:
+    service = Service(tmp_path, issuer=None, no_authentication=True)
+    headers = {header: "[" if header == "Host" else "http://["}
+    assert service.get("/logs", token=None, headers=headers).status_code == 401
+
+
+def test_head_is_answered_as_get_without_a_body(service: Service) -> None:
+    for path, token in (("/logs", ""), ("/logs/stream", "")):
+        answer = service.ask("HEAD", path, token=token)
+        assert (answer.status_code, answer.content) == (200, b""), path
+    assert service.ask("HEAD", "/logs", token=None).status_code == 401
+    assert service.app.state.context.streams == 0
+
+
+def test_what_goes_wrong_has_the_headers_of_all_answers_and_one_line_in_the_log(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    def find(*_: object) -> None:
+        raise RuntimeError("bug")
+
+    service.app.state.context.files.find = find
+    answer = service.get("/archives/1/members/a%0aERROR%20forged", raises=False)
+    assert answer.status_code == 500
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    [told] = [one.getMessage() for one in caplog.records if one.name == "pybak.api"]
+    assert "forged" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_body_that_comes_too_slowly_is_not_waited_for(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pybak.api import edge
+
+    monkeypatch.setattr(edge, "BODY_SECONDS", 0.05)
+
+    async def body() -> Any:
+        yield b"{"
+        await asyncio.sleep(5)
+        yield b"}"
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(service.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            headers = {"Content-Type": "application/json",
+                       "Authorization": f"Bearer {service.token()}"}  # fmt: skip
+            return await client.post("/compress", content=body(), headers=headers)
+
+    answer = run(send())
+    assert (answer.status_code, answer.headers["connection"]) == (408, "close")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_client_that_takes_nothing_holds_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place among the downloads, the thread and the archive's lock are others' again."""
+    from pybak.api import edge
+
+    monkeypatch.setattr(edge, "STALLED_SECONDS", 0.05)
+    service.files.contents[1, b"x"] = b"1" * (4 << 20)
+    path = b"/archives/1/members/x"
+    scope = {
+        "type": "http", "method": "GET", "path": path.decode(), "raw_path": path,
+        "query_string": b"", "headers": [(b"authorization", f"Bearer {service.token()}".encode())],
+        "http_version": "1.1", "scheme": "http", "client": ("127.0.0.1", 1), "server": ("x", 1),
+        "root_path": "", "asgi": {"spec_version": "2.3"},
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    async def ask() -> None:
+        is_asked = False
+
+        async def receive() -> Any:
+            nonlocal is_asked
+            if is_asked:
+                await asyncio.sleep(60)
+            is_asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+            if message.get("body"):
+                await asyncio.sleep(60)
+
+        await asyncio.wait_for(service.app(scope, receive, send), 10)
+        for _ in range(100):
+            if not service.app.state.context.downloads:
+                return
+            await asyncio.sleep(0.02)
+
+    run(ask())
+    assert [one["type"] for one in sent] == ["http.response.start", "http.response.body"]
+    assert service.app.state.context.downloads == 0
+
+
+def test_streams_that_begin_at_once_are_counted_before_they_are_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pybak.api.routes import logs
+
+    monkeypatch.setattr(logs, "_MOST_SECONDS", 0.3)
+    monkeypatch.setattr(logs, "_PAUSE_SECONDS", 0.05)
+    service = Service(tmp_path, streams=2)
+    headers = {"Authorization": f"Bearer {service.token()}"}
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(service.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            asked = (client.get("/logs/stream", headers=headers) for _ in range(6))
+            return [answer.status_code for answer in await asyncio.gather(*asked)]
+
+    assert sorted(run(ask())) == [200, 200, 429, 429, 429, 429]
+    assert service.app.state.context.streams == 0
+
+
+class TestTimes:
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "since=0001-01-01T00:00:00%2B14:00", "until=9999-12-31T23:59:59-14:00",
+            "until=9999-12-31", "since=0001-01-01", "until=0001-01-01T00:00:00%2B00:00:30",
+            "since=1969-12-31T23:59-23:59",
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("path", ["/runs", "/logs"])
+    def test_the_ends_of_the_calendar_are_no_fault_of_ours(
+        self, service: Service, path: str, query: str
+    ) -> None:
+        answer = service.get(f"{path}?{query}", raises=False)
+        assert answer.status_code in (200, 422), answer.text
+        for asked in service.logs.asked:
+            times = [asked[name] for name in ("since", "until") if asked[name] is not None]
+            assert all(1970 <= one.year < 3000 for one in times)
+
+    def test_a_date_is_whole_and_in_utc(self, service: Service) -> None:
+        service.get("/logs?since=2026-11-20&until=2026-11-21")
+        service.get("/logs?since=2026-11-20T10:00")
+        [days, moment] = service.logs.asked
+        assert days["since"].isoformat() == "2026-11-20T00:00:00+00:00"
+        assert days["until"].isoformat() == "2026-11-21T23:59:59.999999+00:00"
+        assert moment["since"].isoformat() == "2026-11-20T10:00:00+00:00"
+
+    @pytest.mark.parametrize("when", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+    def test_a_cursor_that_was_made_up_is_none(self, service: Service, when: str) -> None:
+        from pybak.overview.paging import to_cursor
+
+        answer = service.get(f"/runs?cursor={to_cursor(when, 'x')}")
+        assert (answer.status_code, answer.json()["code"]) == (422, "refused")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,14 +15,18 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from api_doubles import FLOW_RUN, Service
+from api_doubles import FLOW_RUN, Service, run
+from catalogs import run_sql
 from jobs import Job
 
 from pybak.api.files import ArchiveFiles
 from pybak.api.services import StartedRun
 from pybak.catalog.engine import Database
+from pybak.catalog.stages import write_stages
 from pybak.errors import PyBakError, StorageError
 from pybak.overview import Overview
+from pybak.overview.facts import Schedule
+from pybak.stages import Stage
 
 ODD = 'lettre \u00e9t\u00e9 "x" 50%.txt'
 
@@ -98,6 +104,78 @@ def test_runs_at_work_come_with_their_progress_also_before_the_catalog_has_them(
     assert (one["run"], one["progress"]["job"]) == (None, "docs")
 
 
+class TestFailedBeforeItBegan:
+    """Only the orchestrator knows of these: the catalog never heard of them."""
+
+    @pytest.fixture
+    def service(self, kept: Kept) -> Service:
+        service = Service(kept.job.home.parent, overview=lambda: Overview(kept.database))
+        at = datetime.now(UTC) - timedelta(hours=1)
+        service.runs.bad = [
+            StartedRun(
+                flow_run_id=flow_run, kind=kind, job="docs", state="failed", started_at=at,
+                finished_at=at, message="no backup of this job",
+            )
+            for flow_run, kind in ((FLOW_RUN, "verify"), ("recorded", "backup"))
+        ]  # fmt: skip
+        run_id = kept.get("/runs")["items"][0]["run_id"]
+        run_sql(kept.job.url, f"UPDATE run SET flow_run = 'recorded' WHERE run_id = '{run_id}'")
+        return service
+
+    def test_they_are_told_beside_what_the_catalog_has(self, service: Service) -> None:
+        for path in ("/status", "/runs", "/runs?job=docs&kind=verify&status=failed"):
+            [early] = service.get(path).json()["failed_early"]
+            assert (early["flow_run_id"], early["message"]) == (FLOW_RUN, "no backup of this job")
+        later = (datetime.now(UTC) - timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for query in ("kind=backup", "job=x", "status=success", f"since={later}"):
+            assert service.get(f"/runs?{query}").json()["failed_early"] == []
+        page = service.get("/runs?limit=1").json()
+        rest = service.get(f"/runs?cursor={page['next']}").json()
+        assert (len(page["failed_early"]), rest["failed_early"]) == (1, [])
+
+    def test_a_job_whose_last_scheduled_run_did_so_has_a_problem(self, service: Service) -> None:
+        """`pybak status` says the same."""
+        service.runs.planned = {
+            "docs": Schedule(
+                next_run=datetime(2030, 1, 1, tzinfo=UTC), failed_flow_run=FLOW_RUN,
+                failed_at=datetime.now(UTC) + timedelta(minutes=1),
+            )
+        }  # fmt: skip
+        status = service.get("/status").json()
+        [job] = status["jobs"]
+        assert job["state"] == "problem"
+        assert "before it began" in job["words"]
+        assert status["health"]["status"] == "degraded"
+        assert 'pybak_job_state{job="docs",kind="backup",state="problem"} 1' in (
+            service.get("/metrics").text
+        )
+
+
+def test_schedules_that_take_long_are_not_waited_for_twice(kept: Kept) -> None:
+    """They take queries for each job; what runs is shown meanwhile."""
+    service = Service(kept.job.home.parent, overview=lambda: Overview(kept.database))
+    orchestrated = service.app.state.context.orchestrated
+    let_go = threading.Event()
+
+    def schedules() -> Any:
+        let_go.wait(10)
+        return {"docs": Schedule(next_run=datetime(2030, 1, 1, tzinfo=UTC))}
+
+    service.runs.schedules = schedules  # type: ignore[method-assign]
+
+    async def look() -> None:
+        begun = time.monotonic()
+        await orchestrated.look(0.1)
+        assert time.monotonic() - begun < 2
+        assert orchestrated.answers
+        assert orchestrated.next_runs == {}
+        let_go.set()
+        await orchestrated.look(5)
+        assert orchestrated.next_runs == {"docs": datetime(2030, 1, 1, tzinfo=UTC)}
+
+    run(look())
+
+
 @pytest.mark.parametrize("trouble", [StorageError("down"), PyBakError("down")])
 def test_a_silent_orchestrator_hides_nothing_that_the_catalog_knows(
     kept: Kept, trouble: PyBakError
@@ -130,7 +208,15 @@ def test_runs_are_listed_page_by_page_and_by_what_they_are(kept: Kept) -> None:
 
 def test_a_run_tells_of_its_archive(kept: Kept) -> None:
     run_id = kept.job.snapshots[-1].run_id
+    write_stages(kept.job.url, run_id, [Stage(name="upload", start_seconds=0, wall_seconds=1.5)])
     run = kept.get(f"/runs/{run_id}")["run"]
+    [stage] = run["stages"]
+    assert stage == {
+        "name": "upload",
+        "start_seconds": 0.0,
+        "wall_seconds": 1.5,
+        "busy_seconds": None,
+    }
     assert run["summary"]["run_id"] == run_id
     assert run["archive"]["summary"]["archive"] == str(kept.job.archives[-1])
     assert kept.get(f"/runs/{run_id}/errors") == {"items": [], "next": None}

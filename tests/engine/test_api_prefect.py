@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +14,9 @@ from deployments.prefect_logs import PrefectLogs
 from deployments.prefect_patience import PatientApi
 from deployments.prefect_runs import PrefectRuns
 from deployments.prefect_secrets import load_password
+from deployments.service import check_certificate
 from flows.support.published import PublishedProgress
+from pybak.api.settings import ApiSettings
 from pybak.errors import PlanError, PyBakError
 from pybak.prefect_api import ApiError
 
@@ -142,11 +145,11 @@ def test_the_next_run_of_a_job_is_found_behind_many_of_another() -> None:
         }
     )
     runs = PrefectRuns(double.api(), now=lambda: NOW)
-    found = runs.next_runs()
-    assert found["often"] == NOW
-    assert found["nightly"] == datetime(2026, 11, 22, 3, tzinfo=UTC)
+    found = runs.schedules()
+    assert found["often"].next_run == NOW
+    assert found["nightly"].next_run == datetime(2026, 11, 22, 3, tzinfo=UTC)
     asked = len(double.asked)
-    runs.next_runs()
+    runs.schedules()
     assert len(double.asked) == asked  # it is known for a while
 
 
@@ -303,3 +306,111 @@ def test_the_deployment_for_all_others_lends_no_sources() -> None:
         "sources": ["/a"], "to": "block:backups", "job": "other",
         "options": {"level": 3, "format": "tar"},
     }  # fmt: skip
+
+
+class TestStarting:
+    FLOW = "3f6b2a1c-0d7e-4a52-9a0b-6a1f0f2d7c11"
+
+    def test_a_key_that_started_another_flow_gives_that_run(self) -> None:
+        """The server looks for keys in one flow; across all they are told apart by their marks."""
+        known = {
+            "id": RUN, "flow_id": self.FLOW, "state_type": "RUNNING", "state_name": "Running",
+            "labels": {"pybak.request": "mark"}, "parameters": {"job": "docs"},
+        }  # fmt: skip
+        double = Double(
+            {
+                "/flow_runs/filter": [known],
+                "/flows/filter": [{"id": self.FLOW, "name": "backup"}],
+            }
+        )
+        started = PrefectRuns(double.api()).start("verify", {"job": "docs"}, idempotency_key="k")
+        assert (started.flow_run_id, started.kind, started.fingerprint) == (RUN, "backup", "mark")
+        (_, _, body), _ = double.asked
+        assert body["flow_runs"] == {"idempotency_key": {"any_": ["k"]}}
+
+    def test_another_job_has_no_part_in_what_the_only_deployment_saves(self) -> None:
+        only = {"id": "1", "name": "docs", "parameters": {"job": "docs", "sources": ["/home"]}}
+        double = Double({"/deployments/filter": [only], "/deployments/1/create_flow_run": {}})
+        with pytest.raises(PlanError, match="name sources"):
+            PrefectRuns(double.api()).start("backup", {"job": "other", "to": "/stores"})
+
+    def test_a_place_that_is_asked_for_is_the_only_one(self) -> None:
+        own = {"job": "docs", "sources": ["/home"], "output": "/stores/x.zip"}
+        double = Double(
+            {
+                "/deployments/filter": [{"id": "1", "name": "docs", "parameters": own}],
+                "/deployments/1/create_flow_run": {"id": RUN},
+            }
+        )
+        PrefectRuns(double.api()).start("backup", {"job": "docs", "to": "/stores"})
+        parameters = double.asked[-1][2]["parameters"]
+        assert parameters == {
+            "job": "docs", "sources": ["/home"], "to": "/stores", "options": {},
+        }  # fmt: skip
+
+
+def test_schedules_tell_what_failed_before_it_began() -> None:
+    planned = {
+        "auto_scheduled": True, "deployment_id": "1", "parameters": {"job": "docs"},
+        "expected_start_time": "2026-11-21T11:00:00Z",
+    }  # fmt: skip
+    failed = {
+        "id": RUN, "state": {"type": "FAILED"}, "end_time": "2026-11-21T09:00:00Z",
+    }  # fmt: skip
+
+    def answer(body: dict[str, Any]) -> list[dict[str, Any]]:
+        wanted = body["flow_runs"]
+        if "FAILED" in wanted.get("state", {}).get("type", {}).get("any_", []):
+            return [failed]
+        return [planned] if "state" in wanted else []
+
+    schedule = PrefectRuns(Double({"/flow_runs/filter": answer}).api(), now=lambda: NOW)
+    [(job, found)] = schedule.schedules().items()
+    assert (job, found.failed_flow_run) == ("docs", RUN)
+    assert found.failed_at == datetime(2026, 11, 21, 9, tzinfo=UTC)
+    assert found.next_run == datetime(2026, 11, 21, 11, tzinfo=UTC)
+
+
+def test_a_connection_that_was_cut_is_tried_once_more() -> None:
+    class Cutting(httpx.BaseTransport):
+        asked = 0
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            self.asked += 1
+            if self.asked % 2:
+                raise httpx.ReadError("reset by peer", request=request)
+            return httpx.Response(200, json={"id": "1"})
+
+    from pybak.prefect_api import PrefectApi
+
+    api = PatientApi(PrefectApi("http://x/api", transport=Cutting()), sleep=lambda _: None)
+    assert api.get("/x") == {"id": "1"}
+
+    def refuse(_request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    away = PrefectApi("http://x/api", transport=httpx.MockTransport(refuse))
+    with pytest.raises(ApiError):
+        PatientApi(
+            away, sleep=lambda _: pytest.fail("a server that is away is not waited for")
+        ).get("/x")
+
+
+@pytest.mark.parametrize(
+    "when", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "0900-01-01T00:00:00Z"]
+)
+def test_a_cursor_of_logs_at_the_ends_of_the_calendar_is_none(when: str) -> None:
+    import base64
+    import json
+
+    cursor = base64.urlsafe_b64encode(json.dumps([when, 1]).encode()).rstrip(b"=").decode()
+    with pytest.raises(PlanError, match="no cursor"):
+        logs_of(serving([])).lines(flow_run_id=RUN, cursor=cursor)
+
+
+def test_a_certificate_that_cant_be_used_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "x.pem").write_text("none")
+    for name in ("x.pem", "nothing"):
+        settings = ApiSettings(tls_certificate=str(tmp_path / name), tls_key=str(tmp_path / name))
+        with pytest.raises(PlanError, match="PYBAK_API_TLS_CERTIFICATE"):
+            check_certificate(settings)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from api_doubles import FLOW_RUN, Service
+from api_doubles import FLOW_RUN, Service, run
 from catalogs import run_sql
 
 from pybak.api import schemas
 from pybak.api.services import StartedRun
 from pybak.catalog.engine import Database
+from pybak.catalog.models import escaped
 from pybak.errors import PlanError
 from pybak.options import BackupOptions, RestoreOptions, VerifyOptions
 from pybak.options.inbox import InboxOptions
@@ -256,10 +261,42 @@ class TestIdempotencyKeys:
         assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
 
     def test_each_caller_has_keys_of_its_own(self, service: Service) -> None:
-        for client in ("one", "two"):
-            token = service.token(client_id=client)
+        for who in ({"client_id": "one"}, {"client_id": "two"}, {"sub": "bob"}):
+            token = service.token(**who)
             service.post("/compress", json={"job": "docs"}, headers=KEY, token=token)
-        assert len(service.runs.made) == 2
+        assert len(service.runs.made) == 3
+
+    def test_two_requests_at_once_with_one_key_are_one_run(
+        self, service: Service, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The orchestrator keeps keys by flow: it would let both through."""
+        start = service.runs.start
+
+        def slow(*asked: Any, **more: Any) -> StartedRun:
+            time.sleep(0.1)
+            return start(*asked, **more)
+
+        monkeypatch.setattr(service.runs, "start", slow)
+        headers = KEY | {"Authorization": f"Bearer {service.token()}"}
+
+        async def ask() -> list[httpx.Response]:
+            transport = httpx.ASGITransport(service.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://x") as one:
+                asked = [
+                    one.post(path, json={"job": "docs"}, headers=headers)
+                    for path in ("/verify", "/prune", "/compress")
+                ]
+                return list(await asyncio.gather(*asked))
+
+        answers = run(ask())
+        assert sorted(answer.status_code for answer in answers) == [202, 422, 422]
+        assert len(service.runs.made) == 1
+
+    def test_a_request_that_failed_leaves_its_key_as_it_was(self, service: Service) -> None:
+        service.runs.trouble = PlanError("no deployment")
+        assert service.post("/compress", json={"job": "docs"}, headers=KEY).status_code == 422
+        service.runs.trouble = None
+        assert service.post("/compress", json={"job": "other"}, headers=KEY).status_code == 202
 
     def test_without_a_key_each_request_is_a_run(self, service: Service) -> None:
         for _ in range(2):
@@ -305,3 +342,43 @@ def test_a_request_that_no_deployment_fits_is_told_why(service: Service) -> None
     answer = service.post("/compress", json={"job": "docs"})
     assert answer.status_code == 422
     assert "no deployment" in answer.json()["detail"]
+
+
+class TestJobsOfDeployments:
+    """What a deployment saves need not be below the roots, so its rules hold."""
+
+    @pytest.mark.parametrize("field", sorted(schemas.SELECTION))
+    def test_a_request_does_not_choose_among_sources_that_are_not_its_own(
+        self, service: Service, place: Path, field: str
+    ) -> None:
+        values: dict[str, Any] = {"include": ["*"], "exclude": [], "max_file_size": "1GB"}
+        options = {field: values.get(field, False)}
+        answer = service.post("/compress", json={"job": "docs", "options": options})
+        assert (answer.status_code, answer.json()["code"]) == (403, "not-your-sources")
+        own = {"job": "docs", "sources": [f"{place}/sources/docs"], "options": options}
+        assert service.post("/compress", json=own).status_code == 202
+
+    def test_a_request_takes_no_encryption_away(self, service: Service) -> None:
+        body = {"job": "docs", "options": {"password_block": None, "level": 3}}
+        assert service.post("/compress", json=body).status_code == 202
+        assert service.runs.made[0][1]["options"] == {"level": 3}
+
+
+def test_an_archive_whose_name_is_no_utf8_travels_as_an_address(
+    place: Path, service: Service
+) -> None:
+    stored = escaped(os.fsdecode(b"/stores/caf\xe9.zip"))
+    url = f"sqlite:///{place}/catalog.db"
+    Database(url).open()
+    run_sql(
+        url,
+        "INSERT INTO run (run_id, seq, kind, job, status, started_at, options, counts) "
+        "VALUES ('run-1', 1, 'backup', 'docs', 'success', '2026-11-20 10:00:00.000000', "
+        "'{}', '{}');"
+        "INSERT INTO archive (id, run_id, job, name, format, encrypted, size, members, "
+        "created_at, state) VALUES (7, 'run-1', 'docs', "
+        f"'{stored}', 'zip', 0, 1, 1, "
+        "'2026-11-20 10:00:00.000000', 'present');",
+    )
+    assert service.post("/verify", json={"archives": [7]}).status_code == 202
+    assert service.runs.made[0][1]["archives"] == ["file:///stores/caf%E9.zip"]

@@ -237,6 +237,20 @@ def test_keys_are_kept_while_the_provider_is_down_but_not_for_ever(service: Serv
     assert "login.example" not in answer.text
 
 
+def test_keys_that_move_are_found_again() -> None:
+    now = [0.0]
+    provider = Provider(Key("one"))
+    keys = ProviderKeys(ISSUER, transport=provider, clock=lambda: now[0])
+    provider.document = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/old/keys"}
+    assert run(keys.find("one")) is not None
+    provider.document = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/new/keys"}
+    provider.gone = "/old/keys"
+    for _ in range(2):  # where they were is looked at once more
+        now[0] += jwks.LIFE_SECONDS
+        assert run(keys.find("one")) is not None
+    assert provider.asked[-1].endswith("/new/keys")
+
+
 def test_a_provider_that_is_down_at_first_is_found_later(service: Service) -> None:
     service.provider.is_down = True
     assert service.get("/logs").status_code == 503
@@ -315,8 +329,8 @@ class TestTokensThatWereJudged:
         judged = Judged([issuer], now=lambda: at[0])
         token = key.token(exp=int(time.time()) + 2)
         at[0] = time.time()
-        assert run(judged.caller(token)).name == "cli"
-        assert run(judged.caller(token)).name == "cli"
+        assert run(judged.caller(token)).name == "ann (cli)"
+        assert run(judged.caller(token)).name == "ann (cli)"
         time.sleep(2.1)
         at[0] = time.time()
         with pytest.raises(InvalidTokenError, match="expired"):

@@ -4,66 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from api_doubles import Files, Logs, Runs, run
+from dashboard_site import OWN, PAGE, Site
 
-from pybak.api.app import create_app
-from pybak.api.auth.clients import Clients
 from pybak.api.auth.scopes import Caller
-from pybak.api.settings import ApiSettings
-from pybak.catalog.engine import Database
-from pybak.dashboard.app import create_dashboard
 from pybak.dashboard.login import safe_next
 from pybak.dashboard.session import COOKIE, Sessions
-from pybak.dashboard.settings import PATH, DashboardSettings, from_environment
+from pybak.dashboard.settings import PATH, from_environment
 from pybak.errors import PlanError
-from pybak.overview import Overview
-
-ROOT = "http://127.0.0.1:8000"
-OWN = {"Origin": ROOT}
-PAGE = {"Accept": "text/html"}
-
-
-class Site:
-    """An application with a dashboard, and a browser without anything but cookies."""
-
-    def __init__(self, home: Path, **settings: Any) -> None:
-        self.clients = Clients(home)
-        api = ApiSettings(**{"token_endpoint": True, **settings})
-        made: list[Any] = []
-        pages = create_dashboard(
-            DashboardSettings(), api, home=home, context=lambda: made[0].state.context
-        )
-        self.files = Files()
-        made.append(
-            create_app(
-                api, home=home, overview=lambda: Overview(Database(f"sqlite:///{home}/c.db")),
-                runs_service=Runs(), log_source=Logs(), file_service=self.files,
-                mounts={PATH: pages},
-            )
-        )  # fmt: skip
-        self.app = made[0]
-        self.cookies = httpx.Cookies()
-
-    def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app)
-            async with httpx.AsyncClient(
-                transport=transport, base_url=more.pop("root", ROOT), cookies=self.cookies
-            ) as one:
-                answer = await one.request(method, PATH + path, **more)
-                self.cookies = one.cookies
-                return answer
-
-        return run(send())
-
-    def log_in(self, name: str, scopes: tuple[str, ...]) -> httpx.Response:
-        secret = self.clients.add(name, scopes, now=datetime.now(UTC))
-        form = {"client": name, "secret": secret, "next": f"{PATH}/files"}
-        return self.ask("POST", "/login/client", data=form, headers=OWN)
 
 
 @pytest.fixture
@@ -133,6 +83,13 @@ def test_a_client_that_was_removed_is_out_at_once(site: Site) -> None:
     assert site.ask("GET", "/_dash-dependencies").status_code == 401
 
 
+def test_a_client_that_was_made_again_has_to_log_in_again(site: Site) -> None:
+    site.log_in("ann", ("backup:read",))
+    site.clients.remove("ann")
+    site.clients.add("ann", ("backup:read",), now=datetime.now(UTC))
+    assert site.ask("GET", "/_dash-dependencies").status_code == 401
+
+
 def test_without_the_scope_to_read_there_is_only_the_way_out(site: Site) -> None:
     site.log_in("bob", ("backup:restore",))
     answer = site.ask("GET", "/", headers=PAGE)
@@ -175,6 +132,38 @@ def test_every_answer_has_the_headers_that_keep_it_in(site: Site) -> None:
         assert "'unsafe-inline'" not in policy.partition("script-src")[2].partition(";")[0]
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "same-origin"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["cross-origin-opener-policy"] == "same-origin"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_what_tells_of_backups_is_kept_by_no_browser_and_no_proxy(site: Site) -> None:
+    site.log_in("ann", ("backup:read",))
+    for path in ("/", "/_dash-layout", "/download/7/members/none"):
+        assert site.ask("GET", path).headers["cache-control"] == "no-store"
+    answer = site.call_back("page.children", {"url.pathname": "/dashboard/files"})
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_what_a_request_says_is_never_a_part_of_a_page(site: Site) -> None:
+    nasty = '"><script>alert(1)</script>'
+    form = {"client": nasty, "secret": nasty, "next": nasty}
+    refused = site.ask("POST", "/login/client", data=form, headers=OWN | PAGE)
+    shown = site.ask("GET", "/login", params={"next": f"/dashboard/{nasty}"})
+    site.log_in("ann", ("backup:read", "backup:restore"))
+    missing = site.ask("GET", f"/download/7/members/{nasty}", headers=PAGE)
+    for answer in (refused, shown, missing):
+        assert "<script>alert" not in answer.text
+
+
+def test_a_login_that_was_given_to_somebody_is_not_taken_over(site: Site) -> None:
+    """A session begins with the login: no cookie of before it is good after it."""
+    site.log_in("ann", ("backup:read",))
+    before = site.cookies.get(COOKIE)
+    secret = site.clients.add("bob", ("backup:read",), now=datetime.now(UTC))
+    form = {"client": "bob", "secret": secret}
+    site.ask("POST", "/login/client", data=form, headers=OWN)
+    assert site.cookies.get(COOKIE) not in (None, before)
 
 
 def test_downloads_ask_for_the_scope_and_tell_faults_as_pages(site: Site) -> None:
@@ -228,6 +217,7 @@ def test_a_session_ends_by_itself_and_can_not_be_changed(tmp_path: Path) -> None
         ("//evil.example/dashboard/", "/dashboard/"),
         ("/\\evil.example", "/dashboard/"), ("/dashboard/../oauth/token", "/dashboard/"),
         ("/runs", "/dashboard/"), ("/dashboard/logout", "/dashboard/"), (None, "/dashboard/"),
+        ("/dashboard/%2e%2e/oauth/token", "/dashboard/"),
         ("/dashboard/\nx", "/dashboard/"), ("javascript:alert(1)", "/dashboard/"),
     ],
 )  # fmt: skip

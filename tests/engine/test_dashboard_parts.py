@@ -66,8 +66,10 @@ def test_folders_above_lead_back(folder: str, expected: list[tuple[str, str]]) -
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        (5, "just now"), (60, "1 minute ago"), (3000, "50 minutes ago"), (7200, "2 hours ago"),
+        (4, "just now"), (59, "59 seconds ago"), (60, "1 minute ago"), (3000, "50 minutes ago"),
+        (7200, "2 hours ago"),
         (86_400, "24 hours ago"), (200_000, "2 days ago"), (-7200, "in 2 hours"), (-5, "now"),
+        (-7190, "in 2 hours"), (-3590, "in 1 hour"), (-4500, "in 75 minutes"), (-50, "in 1 minute"),
     ],
 )  # fmt: skip
 def test_times_are_told_as_people_tell_them(seconds: int, expected: str) -> None:
@@ -84,7 +86,8 @@ def test_times_of_day_are_those_of_the_reader() -> None:
     [
         ([], ("There are no backups yet.", "never")),
         (["good"], ("The only job is safe.", "good")),
-        (["good", "running"], ("All 2 jobs are safe.", "good")),
+        (["good", "running"], ("Both jobs are safe.", "good")),
+        (["good", "running", "good"], ("All 3 jobs are safe.", "good")),
         (["good", "late"], ("1 of 2 jobs needs a look.", "late")),
         (["never", "problem", "good"], ("2 of 3 jobs need a look.", "problem")),
     ],

@@ -1,4 +1,4 @@
-"""The REST API as an operator runs it: its command, Prefect's server, a served deployment."""
+"""The API and the dashboard as an operator runs them: commands, Prefect's server, deployments."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from commands import PROJECT
+from commands import PROJECT, tool
 from servers import free_port
+from waiting import api_client
+
+_PATIENCE_MS = 120_000
 
 
 def wait_for(what: str, look: Callable[[], Any], seconds: float = 90) -> Any:
@@ -47,52 +51,65 @@ def started(words: list[str], log: Path, environ: Mapping[str, str]) -> Iterator
                     os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    docs = tmp_path / "sources" / "docs"
-    docs.mkdir(parents=True)
-    (docs / "letter.txt").write_text("Dear reader\n")
-    (tmp_path / "stores").mkdir()
-    return tmp_path
+@dataclass(frozen=True)
+class Service:
+    """What runs: the service, and what runs its requests; both until the module's end."""
+
+    place: Path
+    base: str
+    secret: str
+    """Of the client `tester`, who may all."""
+
+    def told(self) -> str:
+        return "\n".join(log.read_text() for log in self.place.glob("*.log"))
 
 
-@pytest.fixture
-def environ(place: Path, full_server: str) -> dict[str, str]:
-    return {
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, full_server: str) -> Iterator[Service]:
+    place = tmp_path_factory.mktemp("service")
+    for name in ("docs", "papers"):
+        (place / "sources" / name).mkdir(parents=True)
+        (place / "sources" / name / "letter.txt").write_text("Dear reader\n")
+    (place / "stores").mkdir()
+    (place / "back").mkdir()
+    environ = {
         "PREFECT_API_URL": full_server, "PYBAK_HOME": str(place / "home"),
         "PYBAK_API_TOKEN_ENDPOINT": "true", "PYBAK_API_PORT": str(free_port()),
         "PYBAK_API_SOURCE_ROOTS": str(place / "sources"),
         "PYBAK_API_DESTINATION_ROOTS": str(place / "stores"),
+        "PYBAK_API_RESTORE_ROOTS": str(place / "back"),
     }  # fmt: skip
-
-
-def test_a_backup_that_is_asked_for_over_http_can_be_followed_and_a_file_taken_from_it(
-    place: Path, environ: dict[str, str], full_api: httpx.Client
-) -> None:
-    """Token, start, progress, logs, archive, member, download: all by the API alone."""
     made = subprocess.run(
         [sys.executable, "deployments/clients.py", "add", "tester", "--scope", "backup:read",
          "--scope", "backup:write", "--scope", "backup:restore"],
         cwd=PROJECT, env=os.environ | environ, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    secret = made.stdout.strip()
-    logs = place / "serve.log", place / "service.log"
     base = f"http://127.0.0.1:{environ['PYBAK_API_PORT']}"
     with (
-        started(["deployments/on_request.py"], logs[0], environ),
-        started(["deployments/service.py"], logs[1], environ),
+        started(["deployments/on_request.py"], place / "serve.log", environ),
+        started(["deployments/service.py"], place / "service.log", environ),
         httpx.Client(base_url=base, timeout=30) as api,
+        api_client(full_server) as prefect,
     ):
-
-        def told() -> str:
-            return "\n".join(log.read_text() for log in logs)
-
         wait_for("the service", lambda: _answers(api))
-        form = {"grant_type": "client_credentials", "client_id": "tester", "client_secret": secret}
+        for flow in ("backup", "restore"):
+            name = f"/deployments/name/{flow}/{flow}-on-request"
+            wait_for("the deployment", lambda name=name: prefect.get(name).is_success)
+        yield Service(place, base, made.stdout.strip())
+
+
+def test_a_backup_that_is_asked_for_over_http_can_be_followed_and_a_file_taken_from_it(
+    service: Service,
+) -> None:
+    """Token, start, progress, logs, archive, member, download: all by the API alone."""
+    place = service.place
+    with httpx.Client(base_url=service.base, timeout=30) as api:
+        form = {
+            "grant_type": "client_credentials", "client_id": "tester",
+            "client_secret": service.secret,
+        }  # fmt: skip
         token = api.post("/oauth/token", data=form).json()["access_token"]
         api.headers["Authorization"] = f"Bearer {token}"
-        name = "/deployments/name/backup/backup-on-request"
-        wait_for("the deployment", lambda: full_api.get(name).is_success)
         body = {
             "sources": [f"{place}/sources/docs"], "to": f"{place}/stores", "job": "letters",
             "options": {"level": 6},
@@ -112,7 +129,7 @@ def test_a_backup_that_is_asked_for_over_http_can_be_followed_and_a_file_taken_f
             return found if found["progress"]["state"] in ("completed", "failed", "crashed") else 0
 
         found = wait_for("the end of the run", ended, 120)
-        assert found["progress"]["state"] == "completed", told()
+        assert found["progress"]["state"] == "completed", service.told()
         assert found["run"]["summary"]["status"] == "success"
         assert "letters" in found["progress"]["report"]
         run_id = found["run"]["summary"]["run_id"]
@@ -143,7 +160,7 @@ def test_a_backup_that_is_asked_for_over_http_can_be_followed_and_a_file_taken_f
         assert (again.status_code, again.json()["code"]) == (409, "ended")
         status = api.get("/status").json()
         assert status["health"]["orchestrator"] == "ok"
-        assert [job["state"] for job in status["jobs"]] == ["good"]
+        assert [one["state"] for one in status["jobs"] if one["name"] == "letters"] == ["good"]
         assert 'pybak_job_state{job="letters",kind="backup",state="good"} 1' in api.get(
             "/metrics"
         ).text  # fmt: skip
@@ -155,6 +172,46 @@ def _answers(api: httpx.Client) -> bool:
         return api.get("/health").is_success
     except httpx.TransportError:
         return False
+
+
+@pytest.mark.needs_tool("chromium")
+def test_a_file_is_backed_up_found_and_restored_from_the_dashboard(service: Service) -> None:
+    """As somebody does it in a browser: log in, start, follow, search, restore."""
+    from playwright.sync_api import expect, sync_playwright
+
+    place = service.place
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=tool("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        expect.set_options(timeout=_PATIENCE_MS)
+        page = browser.new_page()
+        page.set_default_timeout(_PATIENCE_MS)
+        page.goto(f"{service.base}/dashboard/start")
+        page.get_by_label("Client").fill("tester")
+        page.get_by_label("Secret").fill(service.secret)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_label("Job", exact=True).fill("papers")
+        page.get_by_label("Sources").fill(f"{place}/sources/papers")
+        page.get_by_label("To", exact=True).fill(f"{place}/stores")
+        page.get_by_role("button", name="Start", exact=True).click()
+        page.get_by_role("link", name="Follow it").click()
+        page.get_by_role("heading", name="Backup of papers").wait_for()
+        expect(page.locator("#run-head .verdict .pill")).to_have_text("Complete")
+        # What comes late comes without asking: the report, the last lines of the log.
+        expect(page.locator("#run-rest .report")).to_contain_text("papers")
+        expect(page.locator("#log-lines")).to_contain_text("Backup of papers complete")
+        page.get_by_role("link", name="Browse files").click()
+        page.get_by_label("Find a file").fill("letter")
+        page.get_by_role("link", name="letter.txt").click()
+        page.get_by_role("link", name="Restore").first.click()
+        page.get_by_label("Folder below it").fill("found")
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_role("button", name="Restore it").click()
+        page.get_by_role("link", name="Follow it").click()
+        expect(page.locator("#run-head .verdict .pill")).to_have_text("Complete")
+        browser.close()
+    assert (place / "back/found/papers/letter.txt").read_text() == "Dear reader\n", service.told()
 
 
 def test_runs_that_wait_can_be_cancelled_and_those_of_other_flows_are_nobodys_business(

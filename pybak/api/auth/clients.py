@@ -139,6 +139,7 @@ def _made(name: str, scopes: tuple[str, ...], secret: str, now: datetime) -> Cli
     return Client(
         name=name, scopes=scopes, created_at=now,
         salt=base64.b64encode(salt).decode(), digest=base64.b64encode(digest).decode(),
+        n=_N, r=_R, p=_P,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,14 +17,17 @@ from fastapi.responses import JSONResponse
 
 from pybak.api.auth.clients import Client, Clients
 from pybak.api.auth.signing import SigningKey
-from pybak.api.limits import RateLimit
+from pybak.api.limits import RateLimit, network_of
 from pybak.api.settings import ApiSettings
+from pybak.display import escape
 
 PATH: Final = "/oauth/token"
 _FORM: Final = "application/x-www-form-urlencoded"
 _MOST_FIELDS: Final = 20
 _AT_ONCE: Final = 2  # each takes 16 MiB
+_MOST_SHOWN: Final = 64
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_logger = logging.getLogger("pybak.api")
 
 
 class OAuthError(Exception):
@@ -72,7 +76,7 @@ class TokenEndpoint:
 
     async def _grant(self, request: Request) -> dict[str, Any]:
         address = request.client.host if request.client else "?"
-        self._take(self._by_address, address)
+        self._take(self._by_address, network_of(address))
         form = await _form(request)
         if form.get("grant_type") != "client_credentials":
             known = "grant_type" in form
@@ -81,10 +85,13 @@ class TokenEndpoint:
                 "grant_type must be client_credentials",
             )  # fmt: skip
         name, secret = _credentials(request.headers.get("authorization"), form)
-        self._take(self._by_client, name)
         client = await run_sync(self._clients.authenticate, name, secret, limiter=self._room)
         if client is None:
+            shown = escape(name[:_MOST_SHOWN])
+            _logger.warning("no token for %s: wrong name or secret, from %s", shown, address)
             raise OAuthError(401, "invalid_client", "no client has this name and secret")
+        # Only now, so that strangers use up nobody's share but their own.
+        self._take(self._by_client, client.name)
         scopes = _scopes(client, form.get("scope", ""))
         token = self._key.token(
             client.name, scopes, issuer=self._settings.own_issuer,
@@ -142,6 +149,20 @@ def _scopes(client: Client, wanted: str) -> tuple[str, ...]:
     return asked or client.scopes
 
 
+def _refused(description: str, error: str, words: str) -> dict[str, Any]:
+    """Give how OpenAPI describes a refusal, as RFC 6749 §5.2 has it."""
+    texts = {"error": {"type": "string"}, "error_description": {"type": "string"}}
+    return {
+        "description": description,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "required": ["error"], "properties": texts},
+                "example": {"error": error, "error_description": words},
+            }
+        },
+    }
+
+
 def router(endpoint: TokenEndpoint) -> APIRouter:
     """Give the route of the endpoint."""
     made = APIRouter(tags=["tokens"])
@@ -189,9 +210,12 @@ def router(endpoint: TokenEndpoint) -> APIRouter:
                     }
                 },
             },
-            400: {"description": "The request is not as it should be."},
-            401: {"description": "No client has this name and secret."},
-            429: {"description": "Too many requests."},
+            400: _refused("The request is not as it should be.", "invalid_scope",
+                          "this client may not have all of these scopes"),
+            401: _refused("No client has this name and secret.", "invalid_client",
+                          "no client has this name and secret"),
+            429: _refused("Too many requests; see Retry-After.", "temporarily_unavailable",
+                          "too many requests"),
         },
     )  # fmt: skip
     async def get_token(request: Request) -> JSONResponse:

@@ -1,17 +1,23 @@
-"""Lets requests through that may: the token, its scope, and where nobody is asked, the place."""
+"""Lets requests through that may: the token, its scope, and where nobody is asked, the place.
+
+Routes say in OpenAPI's words which scope they want, and `GuardedRoute` asks for it before anything
+of a request is read: to somebody without a token a bad body is no business of his.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
 
 from pybak.api.auth.judged import Judged
 from pybak.api.auth.refusals import InsufficientScopeError, InvalidTokenError, Refusal
 from pybak.api.auth.scopes import EVERYBODY, Caller
 from pybak.api.auth.tokens import Issuer
+from pybak.api.problems import too_many
 
 SCHEME: Final = "oauth2"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
@@ -53,30 +59,46 @@ class Guard:
 
 def check_local(request: Request) -> None:
     """Refuse what a web page could have a browser on this machine send (DNS rebinding, CSRF)."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-    origin = request.headers.get("origin")
-    if host not in _LOOPBACK or (
-        origin is not None and urlsplit(origin).netloc != request.headers.get("host")
-    ):
+    try:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        origin = request.headers.get("origin")
+        is_own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    except ValueError:  # no address at all, such as `[`
+        host, is_own = None, False
+    if host not in _LOOPBACK or not is_own:
         raise Refusal("without authentication only programs on this machine are answered")
 
 
-def needs(scope: str) -> Callable[[Request], Awaitable[Caller]]:
-    """Give what a route depends on to get its caller, who must have this scope."""
+class GuardedRoute(APIRoute):
+    """A route that asks for the one scope that it names in its `openapi_extra`, before all else."""
 
-    async def allowed(request: Request) -> Caller:
-        guard: Guard = request.app.state.context.guard
-        caller = await guard.caller(request)
-        if scope not in caller.scopes:
-            raise InsufficientScopeError(scope)
-        return caller
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Give what answers a request."""
+        answer = super().get_route_handler()
+        [wanted] = (self.openapi_extra or {})["security"] or [None]
+        if wanted is None:
+            return answer
+        [scope] = wanted[SCHEME]
 
-    return allowed
+        async def guarded(request: Request) -> Response:
+            context = request.app.state.context
+            caller: Caller = await context.guard.caller(request)
+            if scope not in caller.scopes:
+                raise InsufficientScopeError(scope)
+            if wait := context.requests.take(caller.key):
+                raise too_many(wait, "requests")
+            request.state.caller = caller
+            return await answer(request)
+
+        return guarded
+
+
+async def caller_of(request: Request) -> Caller:
+    """Give who sent a request to a guarded route."""
+    caller: Caller = request.state.caller
+    return caller
 
 
 def protected(scope: str) -> dict[str, Any]:
     """Give what a route's decorator takes so that the route asks for a scope, and says so."""
-    return {
-        "dependencies": [Depends(needs(scope))],
-        "openapi_extra": {"security": [{SCHEME: [scope]}]},
-    }
+    return {"openapi_extra": {"security": [{SCHEME: [scope]}]}}

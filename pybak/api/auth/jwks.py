@@ -44,7 +44,8 @@ class ProviderKeys:
     ) -> None:
         """Take the issuer as its tokens name it; `jwks_url` saves the discovery."""
         self._issuer = issuer
-        self._jwks_url = jwks_url
+        self._named_url = jwks_url
+        self._found_url: str | None = None
         self._clock = clock
         self._transport = transport
         self._keys: tuple[Jwk, ...] = ()
@@ -101,15 +102,15 @@ class ProviderKeys:
             async with httpx.AsyncClient(
                 timeout=_TIMEOUT_SECONDS, transport=self._transport, follow_redirects=False
             ) as client:
-                if self._jwks_url is None:
-                    self._jwks_url = await self._discover(client)
-                document = await fetch_json(client, self._jwks_url)
+                url = self._named_url or self._found_url or await self._discover(client)
+                self._found_url = None  # what does not work is looked for again
+                keys = (await fetch_json(client, url)).get("keys")
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError) as error:
             what = escape(str(error)) or type(error).__name__
             raise ProviderError(f"{self._issuer}: its keys can't be had ({what})") from error
-        keys = document.get("keys")
         if not isinstance(keys, list):
-            raise ProviderError(f"{self._jwks_url}: this is no set of keys (RFC 7517)")
+            raise ProviderError(f"{url}: this is no set of keys (RFC 7517)")
+        self._found_url = url
         return tuple(
             key for key in keys if isinstance(key, dict) and key.get("use", "sig") == "sig"
         )

@@ -20,11 +20,20 @@ SCOPES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever sent a request. `expires_at` is in seconds since 1970; None for never."""
+    """Whoever sent a request. `expires_at` is in seconds since 1970; None for never.
+
+    `name` is for people. `ident` is the same for no other caller, whoever issued his token.
+    """
 
     name: str
     scopes: frozenset[str]
     expires_at: float | None = None
+    ident: str = ""
+
+    @property
+    def key(self) -> str:
+        """By what limits and idempotency keys are counted."""
+        return self.ident or self.name
 
 
 EVERYBODY: Final = Caller("anonymous", frozenset(SCOPES))

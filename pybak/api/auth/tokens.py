@@ -69,11 +69,13 @@ async def judge(token: str, issuers: Sequence[Issuer]) -> Caller:
     if issuer is None:
         raise InvalidTokenError("the token is of another issuer")
     claims = await _verified(token, header, issuer)
-    name = next((str(claims[key]) for key in ("client_id", "azp", "sub") if claims.get(key)), "?")
+    client = next((str(claims[key]) for key in ("client_id", "azp") if claims.get(key)), "")
+    who = str(claims.get("sub") or client or "?")
     return Caller(
-        name=name,
+        name=f"{who} ({client})" if client not in ("", who) else who,
         scopes=granted(claims, issuer.scope_claims, issuer.renamed or {}),
         expires_at=float(claims["exp"]),
+        ident="\0".join((issuer.name, client, who)),
     )
 
 

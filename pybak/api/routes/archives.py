@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from starlette.convertors import Convertor, register_url_convertor
 
 from pybak.api import examples
-from pybak.api.auth.guard import needs, protected
+from pybak.api.auth.guard import GuardedRoute, caller_of, protected
 from pybak.api.auth.scopes import READ, RESTORE, Caller
 from pybak.api.context import Context, context_of
 from pybak.api.downloads import disposition, pieces
@@ -33,7 +33,7 @@ from pybak.display import escape, printable
 from pybak.overview.facts import ArchiveDetails, Member
 
 _logger = logging.getLogger("pybak.api")
-router = APIRouter(tags=["archives"])
+router = APIRouter(tags=["archives"], route_class=GuardedRoute)
 _FILES: Final = ("file", "hardlink")
 _BUSY_SECONDS: Final = 5
 _SAFE: Final = {
@@ -132,7 +132,7 @@ def _item(archive_id: int, member: Member) -> MemberItem:
 
 @router.get(
     "/archives/{archive_id}/members/{path:member}", operation_id="downloadMember",
-    summary="The content of one file", openapi_extra=protected(RESTORE)["openapi_extra"],
+    summary="The content of one file", **protected(RESTORE),
     responses={
         200: {
             "description": "The content. A connection that ends early means a damaged archive.",
@@ -143,7 +143,7 @@ def _item(archive_id: int, member: Member) -> MemberItem:
 )  # fmt: skip
 async def download(
     request: Request,
-    caller: Annotated[Caller, Depends(needs(RESTORE))],
+    caller: Annotated[Caller, Depends(caller_of)],
     archive_id: ArchiveNumber,
     path: Annotated[  # noqa: ARG001 - the bytes themselves are taken, for text loses some
         str, Path(description="The member's name, percent-encoded as bytes.")

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from pybak.api import examples
-from pybak.api.auth.guard import needs, protected
+from pybak.api.auth.guard import GuardedRoute, caller_of, protected
 from pybak.api.auth.scopes import READ, Caller
 from pybak.api.context import Context, context_of
-from pybak.api.paging import Cursor, Limit, Since, Text, Until, moment_of
+from pybak.api.paging import Cursor, Limit, Since, Text, Until, since_of, until_of
 from pybak.api.problems import not_found, too_many
 from pybak.api.routes.runs import find
 from pybak.api.services import ENDED, LogPage
 from pybak.api.views import answer, encoded, problems, told
 from pybak.errors import PyBakError
 
-router = APIRouter(tags=["logs"])
+router = APIRouter(tags=["logs"], route_class=GuardedRoute)
 _LINES: Final = 100
 _PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 5.0
@@ -66,7 +67,7 @@ async def list_logs(
         await _lines(
             context,
             flow_run_id=flow_run, level=level, text=text, cursor=cursor, limit=limit,
-            since=moment_of("since", since), until=moment_of("until", until),
+            since=since_of(since), until=until_of(until),
         )
     )  # fmt: skip
 
@@ -87,11 +88,11 @@ async def list_logs(
             },
         }
     } | problems(404, 429),
-    openapi_extra=protected(READ)["openapi_extra"],
+    **protected(READ),
 )  # fmt: skip
 async def follow_logs(
     request: Request,
-    caller: Annotated[Caller, Depends(needs(READ))],
+    caller: Annotated[Caller, Depends(caller_of)],
     run: Run = None,
     level: Level = None,
     text: Words = None,
@@ -103,12 +104,22 @@ async def follow_logs(
     if context.streams >= context.settings.streams:
         raise too_many(_BUSY_SECONDS, "log streams at once")
     asked: dict[str, Any] = {"flow_run_id": flow_run, "level": level, "text": text}
-    first = await _lines(context, **asked, cursor=last_event_id or None, limit=_LINES)
+    events = _events(context, asked, last_event_id or None, caller.expires_at)
+    first = await anext(events)  # it counts from here on; what can't be asked says so
     return StreamingResponse(
-        _events(context, asked, first, last_event_id, caller.expires_at),
+        _following(first, events),
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},
     )
+
+
+async def _following(
+    first: bytes, events: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events) as rest:
+        yield first
+        async for event in rest:
+            yield event
 
 
 async def _lines(context: Context, **asked: Any) -> LogPage:
@@ -129,16 +140,21 @@ async def _flow_run(context: Context, run: str | None) -> str | None:
 async def _events(
     context: Context,
     asked: dict[str, Any],
-    page: LogPage,
     cursor: str | None,
     expires_at: float | None,
-) -> AsyncIterator[bytes]:
-    """Yield events until the run has ended, the token has expired, or nobody listens."""
+) -> AsyncGenerator[bytes, None]:
+    """Yield events until the run has ended, the token has expired, or nobody listens.
+
+    The first one comes when the log was read once; what keeps it from that is raised.
+    """
     context.streams += 1
     flow_run: str | None = asked["flow_run_id"]
     ends_at = min(time.time() + _MOST_SECONDS, expires_at or float("inf"))
     pause, beat_at, was_over = _PAUSE_SECONDS, time.monotonic() + _BEAT_SECONDS, False
+    is_read = False
     try:
+        page = await _lines(context, **asked, cursor=cursor, limit=_LINES)
+        is_read = True
         yield b"retry: 3000\n\n"
         while True:
             for line in page.items:
@@ -161,6 +177,8 @@ async def _events(
                 pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
             page = await _lines(context, **asked, cursor=cursor, limit=_LINES)
     except PyBakError:
+        if not is_read:
+            raise
         return  # whoever follows comes back by itself
     finally:
         context.streams -= 1

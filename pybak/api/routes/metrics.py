@@ -6,14 +6,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from pybak.api import examples
-from pybak.api.auth.guard import protected
+from pybak.api.auth.guard import GuardedRoute, protected
 from pybak.api.auth.scopes import READ
 from pybak.api.context import context_of, now
 from pybak.api.metrics import MEDIA_TYPE, exposition
 from pybak.api.routes.status import schedules_of
 from pybak.api.views import problems
 
-router = APIRouter(tags=["overview"])
+router = APIRouter(tags=["overview"], route_class=GuardedRoute)
 
 
 @router.get(

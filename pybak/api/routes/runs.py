@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from pybak.api import examples
-from pybak.api.auth.guard import needs, protected
+from pybak.api.auth.guard import GuardedRoute, caller_of, protected
 from pybak.api.auth.scopes import READ, WRITE, Caller
 from pybak.api.context import Context, context_of
-from pybak.api.paging import LIMIT, Cursor, Limit, Since, Text, Until, moment_of
+from pybak.api.paging import LIMIT, Cursor, Limit, Since, Text, Until, since_of, until_of
 from pybak.api.problems import not_found
 from pybak.api.services import StartedRun
 from pybak.api.starting import cancel_found
@@ -30,7 +31,9 @@ from pybak.overview.facts import RunDetails
 if TYPE_CHECKING:
     from pybak.overview import Overview
 
-router = APIRouter(tags=["runs"])
+router = APIRouter(tags=["runs"], route_class=GuardedRoute)
+_BAD: Final = ("failed", "crashed")
+_LOOK_SECONDS: Final = 0.5
 
 RunPath = Annotated[
     str,
@@ -55,20 +58,35 @@ async def list_runs(
     cursor: Cursor = None,
     limit: Limit = LIMIT,
 ) -> Response:
-    """List the runs in the catalog: all, or those of a job, of a kind, with a status."""
+    """List the runs in the catalog: all, or those of a job, of a kind, with a status.
+
+    `failed_early` has those that failed before the catalog heard of them, of the last seven days.
+    """
     context = context_of(request)
     asked: dict[str, Any] = {
         "job": job, "kind": kind, "status": status, "cursor": cursor, "limit": limit,
-        "since": moment_of("since", since), "until": moment_of("until", until),
+        "since": since_of(since), "until": until_of(until),
     }  # fmt: skip
 
     async def make() -> bytes:
-        return encoded(
-            RunPage(**items(await context.look(lambda overview: overview.runs(**asked))))
-        )
+        page = await context.look(lambda overview: overview.runs(**asked))
+        early: list[StartedRun] = []
+        if cursor is None and status in (None, *_BAD):
+            await context.orchestrated.look(_LOOK_SECONDS)
+            early = [one for one in await context.failed_early() if _is_asked_for(one, asked)]
+        return encoded(RunPage(**items(page), failed_early=tuple(early)))
 
     data = await context.recent.get(("runs", *asked.values()), make)
     return Response(data, media_type="application/json")
+
+
+def _is_asked_for(run: StartedRun, asked: Mapping[str, Any]) -> bool:
+    """Whether a run that the catalog does not have would be in a list of it."""
+    when = run.started_at or run.finished_at or run.created_at
+    since, until = asked["since"], asked["until"]
+    if when is not None and ((since and when < since) or (until and when >= until)):
+        return False
+    return asked["kind"] in (None, run.kind) and asked["job"] in (None, run.job)
 
 
 @router.get(
@@ -102,12 +120,12 @@ async def list_errors(
 
 @router.post(
     "/runs/{run_id}/cancel", operation_id="cancelRun", summary="Stop a run", status_code=202,
-    openapi_extra=protected(WRITE)["openapi_extra"],
+    **protected(WRITE),
     responses={202: told(StartedRun, "It was told to stop.", examples.CANCELLED)}
     | problems(404, 409),
 )  # fmt: skip
 async def cancel_run(
-    request: Request, caller: Annotated[Caller, Depends(needs(WRITE))], run_id: RunPath
+    request: Request, caller: Annotated[Caller, Depends(caller_of)], run_id: RunPath
 ) -> Response:
     """Ask a run to stop. It ends in order, as cancelled; what it began to write is removed."""
     context = context_of(request)

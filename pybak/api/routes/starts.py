@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request, Response
 
 from pybak.api import examples
-from pybak.api.auth.guard import needs, protected
+from pybak.api.auth.guard import GuardedRoute, caller_of, protected
 from pybak.api.auth.scopes import RESTORE, WRITE, Caller
 from pybak.api.context import context_of
 from pybak.api.idempotency import HEADER
@@ -21,12 +21,12 @@ from pybak.api.services import StartedRun
 from pybak.api.starting import start_backup, start_prune, start_restore, start_verify
 from pybak.api.views import answer, problems, told
 
-router = APIRouter(tags=["starting runs"])
+router = APIRouter(tags=["starting runs"], route_class=GuardedRoute)
 _ACCEPTED = {
     202: told(StartedRun, "The run that was started, or that this key started.", examples.STARTED)
     | {"headers": {"Location": {"schema": {"type": "string"}, "description": "Of the run."}}}
 }
-_PROBLEMS = problems(400, 404, 409, 413, 429)
+_PROBLEMS = problems(400, 404, 408, 409, 413)
 Key = Annotated[
     str | None,
     Header(
@@ -35,21 +35,20 @@ Key = Annotated[
         examples=["8f3a0c52-6f0f-4f0d-9d3e-1c7a5e2b9a10"],
     ),
 ]  # fmt: skip
-Writer = Annotated[Caller, Depends(needs(WRITE))]
-Restorer = Annotated[Caller, Depends(needs(RESTORE))]
+Asking = Annotated[Caller, Depends(caller_of)]
 
 
 def _starting(summary: str, operation: str, scope: str) -> dict[str, Any]:
     return {
         "operation_id": operation, "summary": summary, "status_code": 202,
         "responses": _ACCEPTED | _PROBLEMS,
-        "openapi_extra": protected(scope)["openapi_extra"],
+        **protected(scope),
     }  # fmt: skip
 
 
 @router.post("/compress", **_starting("Start a backup or an inbox", "startBackup", WRITE))
 async def compress(
-    request: Request, body: StartRequest, caller: Writer, key: Key = None
+    request: Request, body: StartRequest, caller: Asking, key: Key = None
 ) -> Response:
     """Start a backup: of a job by its name, as its deployment has it, or of these sources.
 
@@ -60,7 +59,7 @@ async def compress(
 
 @router.post("/restore", **_starting("Start a restore", "startRestore", RESTORE))
 async def restore(
-    request: Request, body: RestoreRequest, caller: Restorer, key: Key = None
+    request: Request, body: RestoreRequest, caller: Asking, key: Key = None
 ) -> Response:
     """Restore files on the host: of a run, an archive, or a job's newest backup."""
     return _accepted(await start_restore(context_of(request), body, caller, key))
@@ -68,14 +67,14 @@ async def restore(
 
 @router.post("/verify", **_starting("Start a check of archives", "startVerify", WRITE))
 async def verify(
-    request: Request, body: VerifyRequest, caller: Writer, key: Key = None
+    request: Request, body: VerifyRequest, caller: Asking, key: Key = None
 ) -> Response:
     """Read archives through and check every member, or a share of them."""
     return _accepted(await start_verify(context_of(request), body, caller, key))
 
 
 @router.post("/prune", **_starting("Start a prune", "startPrune", WRITE))
-async def prune(request: Request, body: PruneRequest, caller: Writer, key: Key = None) -> Response:
+async def prune(request: Request, body: PruneRequest, caller: Asking, key: Key = None) -> Response:
     """Remove snapshots that no rule keeps. By default only show which: see the run's report."""
     return _accepted(await start_prune(context_of(request), body, caller, key))
 

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from pybak.api import examples
-from pybak.api.auth.guard import protected
+from pybak.api.auth.guard import GuardedRoute, protected
 from pybak.api.auth.scopes import READ
 from pybak.api.context import Context, context_of, now
 from pybak.api.views import (
@@ -29,7 +29,7 @@ from pybak.overview.facts import GOOD, NEVER, RUNNING, JobState, RunSummary, Sch
 if TYPE_CHECKING:
     from pybak.overview import Overview
 
-router = APIRouter(tags=["overview"])
+router = APIRouter(tags=["overview"], route_class=GuardedRoute)
 _RECENT = 20
 _ACTIVE = 100
 
@@ -63,6 +63,7 @@ async def _status(context: Context) -> bytes:
         )
 
     jobs, at_work, recent = await context.look(look)
+    early = await context.failed_early()
     counts = Counter(job.state for job in jobs)
     by_flow_run = {one.flow_run_id: one for one in orchestrated.active}
     active = [
@@ -82,6 +83,7 @@ async def _status(context: Context) -> bytes:
             jobs=tuple(msgspec.structs.replace(job, trend=()) for job in jobs),
             active=tuple(active),
             recent=recent,
+            failed_early=early[:_RECENT],
         )
     )
 
@@ -91,9 +93,8 @@ def _text(moment: datetime) -> str:
 
 
 def schedules_of(context: Context) -> dict[str, Schedule]:
-    """Give when each job runs next, as far as the orchestrator has said."""
-    known = context.orchestrated.next_runs.items()
-    return {job: Schedule(next_run=when) for job, when in known}
+    """Give when each job runs, as far as the orchestrator has said."""
+    return dict(context.orchestrated.schedules)
 
 
 @router.get(
@@ -117,7 +118,10 @@ async def list_jobs(request: Request) -> Response:
     openapi_extra={"security": []},
     responses={
         200: told(Alive, "It answers.", {"status": "ok"}),
-        503: problem("The catalog can't be read."),
+        503: problem(
+            503, "unavailable", "The catalog can't be read.",
+            "what runs backups can't be asked now; the service's log says why",
+        ),
     },
 )  # fmt: skip
 async def get_health(request: Request) -> Response:

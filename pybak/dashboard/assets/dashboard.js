@@ -8,10 +8,21 @@
     document.cookie = `pybak_zone=${zone};path=/dashboard;samesite=lax;max-age=31536000`;
   } catch { /* then they are in UTC */ }
 
-  // When the login has ended, pages go to the login and come back.
+  // When the login has ended, pages go to the login and come back; when nobody answers, they say so.
   const ask = window.fetch.bind(window);
+  const isSilent = (silent) => {
+    const said = document.getElementById('silent');
+    if (said) said.className = silent ? '' : 'gone';
+  };
   window.fetch = async (...given) => {
-    const answer = await ask(...given);
+    let answer;
+    try {
+      answer = await ask(...given);
+    } catch (error) {
+      if (error.name !== 'AbortError') isSilent(true);
+      throw error;
+    }
+    isSilent(answer.status > 501);
     if (answer.status === 401) {
       const here = window.location.pathname + window.location.search;
       window.location.assign(`/dashboard/login?next=${encodeURIComponent(here)}`);
@@ -35,6 +46,7 @@
       } else link.removeAttribute('aria-current');
     }
     if (shown !== null && shown !== page) {
+      window.dash_clientside.set_props('fault', { children: [] });
       window.scrollTo(0, 0);
       // Who hears the page, or uses the keyboard, begins at its start.
       document.getElementById('page')?.focus({ preventScroll: true });
@@ -56,8 +68,18 @@
     return null;
   };
 
+  // Whose turn it is to ask again: not before the last question was answered, or half a minute is
+  // over. `asked` and `answered` hold the number of a turn.
+  const turn = (ticks, asked, answered) => {
+    const now = Date.now();
+    const waits = asked ? answered?.turn !== asked.turn && now - asked.at < 30000
+      : !answered && ticks < 15;
+    if (waits) return window.dash_clientside.no_update;
+    return { turn: (asked?.turn ?? 0) + 1, at: now };
+  };
+
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
-    pybak: { arrived, keepSearch },
+    pybak: { arrived, keepSearch, turn },
   });
 
   // Dash calls its radio buttons a list box, which they are not for those who hear the page.
@@ -72,7 +94,32 @@
       one.removeAttribute('aria-selected');
     }
   };
-  new MutationObserver(rename).observe(document.documentElement, {
+  // What is looked at again is made anew: the keyboard stays where it was, at the same link or field.
+  let focused = null;
+  document.addEventListener('focusin', (event) => { focused = event.target; });
+  const keepFocus = () => {
+    if (!focused || focused.isConnected || document.activeElement !== document.body) return;
+    const href = focused.getAttribute('href');
+    const again = focused.id ? document.getElementById(focused.id)
+      : href && [...document.querySelectorAll('#page a')].find(
+        (one) => one.getAttribute('href') === href && one.textContent === focused.textContent);
+    again?.focus({ preventScroll: true });
+  };
+  // The log of a run at work stays at its end, unless somebody reads further up.
+  let log = null;
+  let isAtEnd = false;
+  const followLog = () => {
+    const found = document.getElementById('log-lines');
+    if (found !== log) {
+      log = found;
+      isAtEnd = document.querySelector('#run-head .verdict.running') !== null;
+      log?.addEventListener('scroll', () => {
+        isAtEnd = found.scrollTop + found.clientHeight >= found.scrollHeight - 8;
+      });
+    }
+    if (log && isAtEnd) log.scrollTop = log.scrollHeight;
+  };
+  new MutationObserver(() => { rename(); keepFocus(); followLog(); }).observe(document.documentElement, {
     childList: true, subtree: true, attributes: true, attributeFilter: ['role', 'aria-selected'],
   });
 

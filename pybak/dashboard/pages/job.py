@@ -14,6 +14,7 @@ from pybak.dashboard.pages import runs
 from pybak.dashboard.world import World
 from pybak.display import printable
 from pybak.errors import NotFoundError
+from pybak.lateness import every
 
 _RUNS = 10
 
@@ -32,7 +33,7 @@ def page(world: World, query: Mapping[str, str]) -> tuple[Component, str]:
     known: list[tuple[str, Any]] = [
         ("Newest good backup", parts.ago(world, good.finished_at if good else None, "none yet")),
         ("Next run", parts.ago(world, job.next_run, "not planned")),
-        ("Usually every", words.span(job.usual_interval_seconds)
+        ("Usually every", every(job.usual_interval_seconds)
          if job.usual_interval_seconds else words.NONE),
         ("Stored", f"{words.size(job.size_bytes)} in {words.count(job.archives, 'archive')}"),
         ("Compressed to", words.newest_ratio(job.trend)),

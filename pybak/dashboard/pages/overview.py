@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dash import Dash, Input, Output, dcc, html
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from dash.development.base_component import Component
 
 from pybak.api.auth.scopes import WRITE
 from pybak.api.services import StartedRun
 from pybak.dashboard import charts, links, parts, words
 from pybak.dashboard.world import World
-from pybak.display import printable
+from pybak.display import escape, printable
 from pybak.errors import PyBakError
 from pybak.overview.facts import JobState, RunSummary
 
@@ -28,30 +28,39 @@ def page(world: World, query: Mapping[str, str]) -> tuple[Component, str]:
         [
             dcc.Interval(id="overview-tick", interval=_EVERY_MS),
             dcc.Store(id="overview-from", data=at),
+            dcc.Store(id="overview-look"),
+            dcc.Store(id="overview-looked", data={"turn": 0}),
             html.Div(_content(world, at), id="overview-body"),
         ]
     ), "Overview"
 
 
 def register(app: Dash, world: World) -> None:
-    """Have it look again every few seconds."""
+    """Have it look again every few seconds, once the last look was answered."""
+    app.clientside_callback(
+        ClientsideFunction("pybak", "turn"),
+        Output("overview-look", "data"),
+        Input("overview-tick", "n_intervals"), State("overview-look", "data"),
+        State("overview-looked", "data"), prevent_initial_call=True,
+    )  # fmt: skip
 
     @app.callback(
-        Output("overview-body", "children"),
-        Input("overview-tick", "n_intervals"), Input("overview-from", "data"),
+        Output("overview-body", "children"), Output("overview-looked", "data"),
+        Input("overview-look", "data"), State("overview-from", "data"),
         prevent_initial_call=True,
     )  # fmt: skip
-    def _again(_ticks: int, at: int) -> Any:
+    def _again(look: Mapping[str, Any], at: int) -> tuple[Any, Any]:
         try:
-            return _content(world, at)
+            return _content(world, at), look
         except (PyBakError, TimeoutError) as error:
-            return parts.failure(error)
+            return parts.failure(error), look
 
 
 def _content(world: World, at: int) -> list[Any]:
     jobs = world.jobs()
     sentence, state = words.safety([one.state for one in jobs])
     start = WRITE in world.caller().scopes
+    problems = _problems(world)
     if not jobs:
         action = [parts.button("Start a backup", links.to("/start"), primary=True)] if start else []
         return [
@@ -60,6 +69,7 @@ def _content(world: World, at: int) -> list[Any]:
                 "There are no backups yet",
                 "Once a backup has run, this page shows whether every job is safe.", *action,
             ),
+            _at_work(world), problems,
         ]  # fmt: skip
     silent = None
     if not world.orchestrator_answers:
@@ -73,7 +83,7 @@ def _content(world: World, at: int) -> list[Any]:
         silent,
         _at_work(world),
         parts.section("Jobs", _jobs(world, jobs[at : at + _AT_ONCE]), _pages(at, len(jobs))),
-        _problems(world),
+        problems,
     ]
 
 
@@ -89,7 +99,7 @@ def _jobs(world: World, jobs: list[JobState]) -> Component:
         name: list[Any] = [parts.link(printable(one.name), links.job(one.name), "strong")]
         if one.state not in ("good", "running"):
             name.append(html.Div(one.words, className="why"))
-        elif one.kind != "backup":
+        elif one.kind != "backup" and not one.name.startswith(f"{one.kind} "):
             name.append(html.Div(one.kind, className="why"))
         rows.append(
             (
@@ -142,7 +152,7 @@ def _working(world: World, run: RunSummary | None, started: StartedRun | None) -
                 [parts.link(printable(job or kind), links.run(ident), "strong"),
                  html.Span(about, className="why")],
             ),
-            progress(started),
+            None if waits else progress(started),
         ],
         className="card",
     )  # fmt: skip
@@ -164,22 +174,33 @@ def progress(started: StartedRun | None) -> Component:
 
 
 def _problems(world: World) -> Component | None:
-    found = world.overview.problems(now=world.now(), limit=_PROBLEMS)
+    found: list[RunSummary | StartedRun] = [
+        *world.overview.problems(now=world.now(), limit=_PROBLEMS),
+        *world.failed_early()[:_PROBLEMS],
+    ]
     if not found:
         return None
-    rows = [
-        (
-            parts.status_pill(one.status),
-            parts.link(printable(one.job), links.run(one.run_id), "strong"),
-            one.kind.capitalize(),
-            parts.ago(world, one.started_at),
-            one.message or "",
-        )
-        for one in found
-    ]
+    found.sort(key=lambda one: one.started_at or one.finished_at or world.now(), reverse=True)
+    rows = [_problem(world, one) for one in found[:_PROBLEMS]]
     return parts.section(
         "What went wrong lately",
         parts.table(
-            ("State", "Job", "Kind", "Began", "Why"), rows, caption="Runs that went wrong"
+            ("State", "Job", "Kind", "Began", "Why"), rows, caption="Runs that went wrong",
+            kind="problems",
         ),
     )  # fmt: skip
+
+
+def _problem(world: World, one: RunSummary | StartedRun) -> tuple[Any, ...]:
+    if isinstance(one, StartedRun):
+        text = escape(one.message or "see its log")
+        ident, status, why = one.flow_run_id, one.state, f"Before it began: {text}"
+    else:
+        ident, status, why = one.run_id, one.status, escape(one.message or "")
+    return (
+        parts.status_pill(status),
+        parts.link(printable(one.job or one.kind), links.run(ident), "strong"),
+        one.kind.capitalize(),
+        parts.ago(world, one.started_at or one.finished_at),
+        why,
+    )

@@ -74,6 +74,7 @@ def page(world: World, query: Mapping[str, str]) -> tuple[Component, str]:
         )
     )  # fmt: skip
     content += [
+        dcc.Store(id="restore-once", data=forms.once()),
         dcc.Store(id="restore-what", data={"query": links.asked(**dict(query)), "kind": what}),
         html.Div(
             [
@@ -105,6 +106,10 @@ def register(app: Dash, world: World) -> None:
     ) -> tuple[Any, Any]:
         if not clicks:
             return no_update, no_update
+        try:
+            world.check(RESTORE)
+        except Problem as error:
+            return parts.failure(error), "card form"
         query = links.read(what["query"])
         place = _place(root, below)
         end = f"{place.rstrip('/')}/{query['path'].lstrip('/')}"
@@ -148,18 +153,18 @@ def register(app: Dash, world: World) -> None:
         Input("restore-go", "n_clicks"),
         State("restore-root", "value"), State("restore-below", "value"),
         State("restore-there", "value"), State("restore-password", "value"),
-        State("restore-what", "data"), prevent_initial_call=True,
+        State("restore-what", "data"), State("restore-once", "data"), prevent_initial_call=True,
     )  # fmt: skip
     def _go(
         clicks: int | None, root: str, below: str | None, there: str, block: str | None,
-        what: Mapping[str, str],
+        what: Mapping[str, str], once: str,
     ) -> tuple[Any, Any]:  # fmt: skip
         if not clicks:
             return no_update, no_update
         try:
             caller = world.check(RESTORE)
             body = request_of(links.read(what["query"]), _place(root, below), there, block)
-            started = world.call(start_restore(world.context, body, caller))
+            started = world.call(start_restore(world.context, body, caller, once))
         except (Problem, PyBakError, TimeoutError) as error:
             return parts.failure(error), "card form"
         return html.Div(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
-from dash import Dash, Input, Output, Patch, State, dcc, html, no_update
+from dash import ClientsideFunction, Dash, Input, Output, Patch, State, dcc, html, no_update
 from dash.development.base_component import Component
 
 from pybak.api.auth.scopes import WRITE
@@ -14,7 +15,7 @@ from pybak.api.problems import Problem
 from pybak.api.routes.runs import find
 from pybak.api.services import ENDED, LogLine, StartedRun
 from pybak.api.starting import cancel_found
-from pybak.dashboard import links, parts, words
+from pybak.dashboard import links, parts, stages, words
 from pybak.dashboard.pages.overview import progress
 from pybak.dashboard.world import World
 from pybak.display import escape, printable
@@ -28,9 +29,22 @@ _LEVELS: Final = (
     ("All", "debug"), ("From info", "info"), ("From warning", "warning"), ("Errors", "error"),
 )  # fmt: skip
 _COUNTS: Final = {
-    "total": "Files", "added": "Added", "changed": "Changed", "unchanged": "Unchanged",
-    "removed": "Removed", "failed": "Not saved", "skipped": "Left out", "stored": "Stored",
+    "archives": "Archives", "total": "Files", "new": "New", "changed": "Changed",
+    "unchanged": "Unchanged", "done": "Stored", "restored": "Restored", "gone": "Gone",
+    "duplicates": "Stored before", "waiting": "Still being written", "excluded": "Excluded",
+    "skipped": "Left out", "damaged": "Damaged", "failed": "Failed",
 }  # fmt: skip
+_TOLD: Final = ("archives", "total", "failed", "damaged")
+"""Counts that are told when they are 0, too."""
+_FAILED: Final = {"backup": "Not saved", "restore": "Not restored"}
+_WAITS: Final = {
+    "scheduled": "It begins when what runs flows has room for it.",
+    "pending": "Its process is being started.",
+}
+_SETTLE_SECONDS: Final = 10.0
+"""How long after its end a run is looked at: its last log lines and its report come late."""
+_OF_ENGINE: Final = "Finished in state Completed()"
+"""What Prefect says at the end of each task."""
 _logger = logging.getLogger("pybak.dashboard")
 _Found = tuple[RunDetails | None, StartedRun | None]
 
@@ -39,15 +53,18 @@ def page(world: World, run_id: str, query: Mapping[str, str]) -> tuple[Component
     """Give the page of a run, by its id or that of its flow run."""
     found = world.call(find(world.context, run_id))
     title = _title(found)
-    over = _is_over(found)
+    settled = _is_settled(found, world.now())
+    shown = _shown(world, found, run_id, query)
     return html.Div(
         [
             dcc.Store(id="run-id", data=run_id),
-            dcc.Interval(id="run-tick", interval=_EVERY_MS, disabled=over),
-            html.Div(_head(world, found), id="run-head"),
+            dcc.Store(id="run-look"), dcc.Store(id="run-looked", data=0),
+            dcc.Store(id="run-shown", data=list(map(parts.digest, shown))),
+            dcc.Interval(id="run-tick", interval=_EVERY_MS, disabled=settled),
+            html.Div(shown[0], id="run-top"),
             html.Div(id="run-said"),
-            _errors(world, found, run_id, query),
-            _report(found),
+            html.Div(shown[1], id="run-head"),
+            html.Div(shown[2], id="run-rest"),
             _log(),
         ]
     ), title  # fmt: skip
@@ -55,51 +72,80 @@ def page(world: World, run_id: str, query: Mapping[str, str]) -> tuple[Component
 
 def register(app: Dash, world: World) -> None:
     """Follow a run while it is at work; read its log; stop it."""
+    # The next look waits for the answer to the last one: a page that is asked anew before it has
+    # answered, and again, would never show anything where answers take longer than a tick.
+    app.clientside_callback(
+        ClientsideFunction("pybak", "turn"),
+        Output("run-look", "data"),
+        Input("run-tick", "n_intervals"), State("run-look", "data"), State("log-state", "data"),
+        prevent_initial_call=True,
+    )  # fmt: skip
 
     @app.callback(
-        Output("run-head", "children"), Output("run-tick", "disabled"),
-        Input("run-tick", "n_intervals"), State("run-id", "data"), prevent_initial_call=True,
+        Output("run-top", "children"), Output("run-head", "children"),
+        Output("run-rest", "children"), Output("run-shown", "data"),
+        Output("run-tick", "disabled"), Output("run-looked", "data"),
+        Input("run-look", "data"), State("run-id", "data"), State("url", "search"),
+        State("run-shown", "data"), prevent_initial_call=True,
     )  # fmt: skip
-    def _again(_ticks: int, run_id: str) -> tuple[Any, Any]:
+    def _again(
+        look: Mapping[str, Any], run_id: str, search: str | None, known: list[str]
+    ) -> tuple[Any, ...]:
         try:
             found = world.call(find(world.context, run_id))
-        except (Problem, PyBakError, TimeoutError):
-            return no_update, no_update  # the next look may do
-        return _head(world, found), _is_over(found)
+            shown = _shown(world, found, run_id, links.read(search))
+        except (Problem, PyBakError, TimeoutError, ValueError):
+            return *[no_update] * 5, look["turn"]  # the next look may do
+        # What is the same stays as it is: a question that is open, a text that is being copied.
+        digests = list(map(parts.digest, shown))
+        changed = [
+            no_update if digest == old else part
+            for part, digest, old in zip(shown, digests, known, strict=True)
+        ]
+        return *changed, digests, _is_settled(found, world.now()), look["turn"]
 
     @app.callback(
         Output("log-lines", "children"), Output("log-state", "data"),
         Output("log-said", "children"), Output("log-more", "className"),
-        Input("run-tick", "n_intervals"), Input("run-tick", "disabled"),
-        Input("log-more", "n_clicks"), Input("log-level", "value"), Input("log-text", "value"),
+        Input("run-looked", "data"), Input("log-more", "n_clicks"),
+        Input("log-level", "value"), Input("log-text", "value"),
         State("log-state", "data"), State("run-id", "data"),
     )  # fmt: skip
     def _read(
-        _ticks: int, _over: bool, _clicks: int, level: str, text: str | None,
+        looked: int, _clicks: int, level: str, text: str | None,
         state: Mapping[str, Any] | None, run_id: str,
     ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
         asked = [run_id, level, (text or "").strip()[:100]]
         known = dict(state or {})
+        answered = {**known, "turn": looked}
         goes_on = known.get("asked") == asked
         cursor = known.get("cursor") if goes_on else None
         try:
-            flow_run = _flow_run(world.call(find(world.context, run_id)))
+            found = world.call(find(world.context, run_id))
+            flow_run = _flow_run(found)
             if flow_run is None:
-                return [], {}, "This run has no log here: it ran without Prefect's server.", _HIDDEN
+                text = "This run has no log here: it ran without Prefect's server."
+                return [], answered, text, _HIDDEN
             lines = world.context.logs.lines(
                 flow_run_id=flow_run, level=None if level == "debug" else level,
                 text=asked[2] or None, cursor=cursor, limit=_LINES,
             )  # fmt: skip
         except (Problem, PyBakError, TimeoutError) as error:
-            return no_update, no_update, parts.said(error), no_update
-        shown: Any = [_line(world, line) for line in lines.items]
+            return no_update, answered, parts.said(error), no_update
+        is_whole = level == "debug" or bool(asked[2])
+        shown: Any = [
+            _line(world, line) for line in lines.items if is_whole or line.message != _OF_ENGINE
+        ]
         count = len(shown) + (known.get("count", 0) if goes_on else 0)
         if goes_on:
             patch = Patch()
             patch.extend(shown)
-            shown = patch if lines.items else no_update
-        said = "" if count or not lines.complete else "There are no lines like this."
-        fresh = {"asked": asked, "cursor": lines.next or cursor, "count": count}
+            shown = patch if shown else no_update
+        said = ""
+        if not count and lines.complete:
+            waits = not asked[2] and not _is_settled(found, world.now())
+            said = "There are no lines yet." if waits else "There are no lines like this."
+        fresh = {"asked": asked, "cursor": lines.next or cursor, "count": count, "turn": looked}
         return shown, fresh, said, _HIDDEN if lines.complete else "button"
 
     @app.callback(
@@ -125,6 +171,8 @@ def _title(found: _Found) -> str:
     run, started = found
     job = run.summary.job if run else started.job if started else None
     kind = run.summary.kind if run else started.kind if started else "run"
+    if job and job.startswith(f"{kind} "):  # an inbox is called so
+        return f"{kind.capitalize()} {printable(job.removeprefix(kind).lstrip())}"
     return f"{kind.capitalize()} of {printable(job)}" if job else kind.capitalize()
 
 
@@ -133,6 +181,20 @@ def _is_over(found: _Found) -> bool:
     if started is not None:
         return started.state in ENDED
     return run is not None and run.summary.status != "running"
+
+
+def _is_settled(found: _Found, now: datetime) -> bool:
+    """Whether a run is over, and all that it has to tell has come."""
+    run, started = found
+    ended = started.finished_at if started else run.summary.finished_at if run else None
+    is_old = ended is None or (now - ended).total_seconds() > _SETTLE_SECONDS
+    return _is_over(found) and is_old
+
+
+def _is_finishing(found: _Found) -> bool:
+    """Whether all is written, but reports and notices are still being sent."""
+    run, _ = found
+    return run is not None and run.summary.status != "running" and not _is_over(found)
 
 
 def _flow_run(found: _Found) -> str | None:
@@ -144,17 +206,28 @@ def _flow_run(found: _Found) -> str | None:
 
 def _status(found: _Found) -> str:
     run, started = found
+    if _is_finishing(found):
+        return "finishing"
     if run is not None and (started is None or started.state in ENDED | {"running"}):
         return run.summary.status
     return started.state if started else "running"
 
 
-def _head(world: World, found: _Found) -> list[Any]:
+def _shown(
+    world: World, found: _Found, run_id: str, query: Mapping[str, str]
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """Give the parts of the page that change: title and actions, state, what comes at the end."""
+    rest = _rest(world, found, run_id, query) if _is_over(found) else []
+    return _top(world, found), _head(world, found), rest
+
+
+def _top(world: World, found: _Found) -> list[Any]:
     run, started = found
     over = _is_over(found)
     may_write = WRITE in world.caller().scopes
     actions: list[Any] = []
-    if not over and may_write and started is not None:
+    finishing = _is_finishing(found)
+    if not over and not finishing and may_write and started is not None:
         # Twice, so that nobody stops a run by a slip.
         actions.append(
             html.Details(
@@ -177,14 +250,19 @@ def _head(world: World, found: _Found) -> list[Any]:
     if run is not None and run.is_snapshot:
         browse = links.to("/files", job=run.summary.job, run=run.summary.run_id)
         actions.append(parts.button("Browse files", browse, primary=True))
+    return [parts.heading(_title(found), *actions)]
+
+
+def _head(world: World, found: _Found) -> list[Any]:
+    _, started = found
     content: list[Any] = [
-        parts.heading(_title(found), *actions),
         html.P(
             [parts.status_pill(_status(found)), *_said(found)],
             className=f"verdict {words.status(_status(found))[1]}",
         ),
     ]
-    if not over:
+    is_at_work = not _is_over(found) and not _is_finishing(found)
+    if is_at_work and (started is None or started.state not in _WAITS):
         content.append(html.Div(progress(started), className="card"))
     content.append(parts.facts(_facts(world, found)))
     return content
@@ -193,6 +271,8 @@ def _head(world: World, found: _Found) -> list[Any]:
 def _said(found: _Found) -> list[Any]:
     run, started = found
     text = run.summary.message if run else started.message if started else None
+    if run is None and started is not None:
+        text = _WAITS.get(started.state, text)
     return [html.Span(escape(text))] if text else []
 
 
@@ -200,9 +280,10 @@ def _facts(world: World, found: _Found) -> list[tuple[str, Any]]:
     run, started = found
     zone = world.zone()
     if run is None:
-        begun = started.started_at if started else None
-        deployment = (started.deployment if started else None) or words.NONE
-        return [("Began", parts.moment(world, begun, "not yet")), ("Deployment", deployment)]
+        if started is None:
+            return []
+        begun = parts.moment(world, started.started_at, "not yet")
+        return [("Asked for", parts.moment(world, started.created_at)), ("Began", begun)]
     one = run.summary
     known: list[tuple[str, Any]] = [
         ("Job", parts.link(printable(one.job), links.job(one.job))),
@@ -211,9 +292,11 @@ def _facts(world: World, found: _Found) -> list[tuple[str, Any]]:
     ]
     if one.mode:
         known.append(("Kind", one.mode.capitalize()))
-    for name, count in one.files.items():
-        if name in _COUNTS and isinstance(count, int):
-            known.append((_COUNTS[name], f"{count:,}"))
+    for name, label in _COUNTS.items():
+        count = one.files.get(name)
+        if isinstance(count, int) and (count or name in _TOLD):
+            said = _FAILED.get(one.kind, label) if name == "failed" else label
+            known.append((said, f"{count:,}"))
     if one.bytes_read is not None:
         known.append(("Size of the files", words.size(one.bytes_read)))
     if one.bytes_stored is not None:
@@ -236,6 +319,13 @@ def _facts(world: World, found: _Found) -> list[tuple[str, Any]]:
     if run.tags:
         known.append(("Tags", ", ".join(map(escape, run.tags))))
     return known
+
+
+def _rest(world: World, found: _Found, run_id: str, query: Mapping[str, str]) -> list[Any]:
+    """Give what there is of a run that is over."""
+    run, _ = found
+    times = stages.section(run.stages) if run is not None else None
+    return [_errors(world, found, run_id, query), times, _report(found)]
 
 
 def _errors(world: World, found: _Found, run_id: str, query: Mapping[str, str]) -> Component | None:

@@ -57,6 +57,7 @@ def page(world: World, query: Mapping[str, str]) -> tuple[Component, str]:
             parts.heading("Snapshots", under="States of the files that can be restored."),
             html.Div(picker, className="pickers"),
             dcc.Store(id="retention-job", data=job),
+            dcc.Store(id="retention-once", data=forms.once()),
             _rules(world, query, verdicts, fault),
             _table(world, found.items, verdicts, job)
             if found.items else parts.empty("No snapshots", "This job has none."),
@@ -83,25 +84,26 @@ def register(app: Dash, world: World) -> None:
         return links.asked(job=job, **_given(values, idents))
 
     @app.callback(
-        Output("retention-said", "children"),
+        Output("retention-said", "children"), Output("retention-once", "data"),
         Input("retention-plan", "n_clicks"),
         State({_RULE: ALL}, "value"), State({_RULE: ALL}, "id"), State("retention-job", "data"),
-        prevent_initial_call=True,
+        State("retention-once", "data"), prevent_initial_call=True,
     )  # fmt: skip
-    def _plan(clicks: int | None, values: list[Any], idents: list[Any], job: str) -> Any:
+    def _plan(
+        clicks: int | None, values: list[Any], idents: list[Any], job: str, once: str
+    ) -> tuple[Any, Any]:
         if not clicks:
-            return no_update
+            return no_update, no_update
         try:
             caller = world.check(WRITE)
             rules = retention.rules_of(_given(values, idents))
             body = PruneRequest(job=job, options=rules)
-            started = world.call(start_prune(world.context, body, caller))
+            started = world.call(start_prune(world.context, body, caller, once))
         except (Problem, PyBakError, TimeoutError) as error:
-            return parts.failure(error)
-        return parts.notice(
-            ["A dry run has started; it removes nothing. ",
-             parts.link("See its report", links.run(started.flow_run_id))], "good",
-        )  # fmt: skip
+            return parts.failure(error), no_update
+        follow = parts.link("See its report", links.run(started.flow_run_id))
+        said = ["A dry run has started; it removes nothing. ", follow]
+        return parts.notice(said, "good"), forms.once()
 
 
 def _given(values: list[Any], idents: list[Any]) -> dict[str, str]:

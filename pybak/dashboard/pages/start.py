@@ -57,6 +57,7 @@ def page(world: World, query: Mapping[str, str]) -> tuple[Component, str]:
             parts.heading("Start a run", under=_ABOUT[kind]),
             tabs,
             dcc.Store(id="start-kind", data=kind),
+            dcc.Store(id="start-once", data=forms.once()),
             html.Div(
                 [
                     *_places(world, kind, query.get("job")),
@@ -87,34 +88,34 @@ def register(app: Dash, world: World) -> None:
     """Check what was filled in, and start."""
 
     @app.callback(
-        Output("start-said", "children"),
+        Output("start-said", "children"), Output("start-once", "data"),
         Input("start-go", "n_clicks"),
         State({"field": ALL, "part": ALL, "of": ALL}, "value"),
         State({"field": ALL, "part": ALL, "of": ALL}, "id"),
         State({"field": ALL, "part": ALL, "of": ALL, "many": ALL}, "value"),
         State({"field": ALL, "part": ALL, "of": ALL, "many": ALL}, "id"),
-        State("start-kind", "data"), prevent_initial_call=True,
+        State("start-kind", "data"), State("start-once", "data"), prevent_initial_call=True,
     )  # fmt: skip
     def _go(
         clicks: int | None, values: list[Any], idents: list[Any], texts: list[Any],
-        areas: list[Any], kind: str,
-    ) -> Any:  # fmt: skip
+        areas: list[Any], kind: str, once: str,
+    ) -> tuple[Any, Any]:  # fmt: skip
         if not clicks:
-            return no_update
+            return no_update, no_update
         try:
             caller = world.check(WRITE)
             body = request_of(kind, forms.body_of([*idents, *areas], [*values, *texts]))
             start: Any = start_verify if kind == "verify" else start_backup
-            started = world.call(start(world.context, body, caller))
+            started = world.call(start(world.context, body, caller, once))
         except Problem as error:
             if error.errors:
-                return forms.faults("This can't be started as it is:", error.errors)
-            return parts.failure(error)
+                title = "This can't be started as it is:"
+                return forms.faults(title, error.errors), no_update
+            return parts.failure(error), no_update
         except (PyBakError, TimeoutError) as error:
-            return parts.failure(error)
-        return parts.notice(
-            ["It has started. ", parts.link("Follow it", links.run(started.flow_run_id))], "good"
-        )
+            return parts.failure(error), no_update
+        follow = parts.link("Follow it", links.run(started.flow_run_id))
+        return parts.notice(["It has started. ", follow], "good"), forms.once()
 
 
 def request_of(kind: str, body: Mapping[str, Any]) -> Any:
