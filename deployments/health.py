@@ -1,8 +1,8 @@
-"""Whether a container works: `python -m deployments.health [server|worker|command]`.
+"""Whether a container works: `python -m deployments.health [server|worker|on-request|api|command]`.
 
-Without a word it looks at what the container's first process is. A server or worker is asked
-whether it is well; a container that runs one command must be able to keep its state. Imports
-next to nothing, because it runs every half minute.
+Without a word it looks at what the container's first process is. What stays is asked whether it is
+well; a container that runs one command must be able to keep its state. Imports next to nothing,
+because it runs every half minute.
 
 Ends with 0, or says why not in one line on stderr and ends with 1.
 """
@@ -21,6 +21,7 @@ from typing import Final
 
 _SECONDS: Final = 5.0
 _OK: Final = 200
+_SCRIPTS: Final = {"service.py": "api", "on_request.py": "on-request"}
 
 
 class UnhealthyError(Exception):
@@ -48,8 +49,11 @@ def role_of(words: Sequence[str]) -> str:
     """
     for one, other in pairwise(words):
         role, start = (other, "start") if Path(one).name == "start.py" else (one, other)
-        if role in ("server", "worker") and start == "start":
+        if role in ("server", "worker", "on-request") and start == "start":
             return role
+        # Only what Python runs: a backup may well have such a file among its sources.
+        if Path(one).name.startswith("python") and Path(other).name in _SCRIPTS:
+            return _SCRIPTS[Path(other).name]
     return "command"
 
 
@@ -71,6 +75,18 @@ def _worker(environ: Mapping[str, str]) -> None:
     _ask(f"http://127.0.0.1:{port}/health")
 
 
+def _on_request(environ: Mapping[str, str]) -> None:
+    """Ask what runs requests, by Prefect's runner, as `_worker`; it must be told to answer."""
+    port = environ.get("PREFECT_RUNNER_SERVER_PORT") or "8080"
+    _ask(f"http://127.0.0.1:{port}/health")
+
+
+def _api(environ: Mapping[str, str]) -> None:
+    """Ask the REST API; it is ill when it can't read the catalog."""
+    scheme = "https" if environ.get("PYBAK_API_TLS_CERTIFICATE") else "http"
+    _ask(f"{scheme}://127.0.0.1:{environ.get('PYBAK_API_PORT') or '8000'}/health")
+
+
 def _command(environ: Mapping[str, str]) -> None:
     """Write into the folder of PyBak's state, or the nearest one above that there is."""
     folder = Path(environ.get("PYBAK_HOME") or "/data")
@@ -85,7 +101,15 @@ def _command(environ: Mapping[str, str]) -> None:
 
 def _ask(url: str) -> None:
     # A proxy of the environment is for the world outside, not for this container.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if url.startswith("https:"):
+        import ssl
+
+        # Its certificate is for the name that others know it by.
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(*handlers)
     try:
         with opener.open(url, timeout=_SECONDS) as answer:
             if answer.status != _OK:
@@ -100,6 +124,8 @@ def _ask(url: str) -> None:
 _CHECKS: Final[Mapping[str, Callable[[Mapping[str, str]], None]]] = {
     "server": _server,
     "worker": _worker,
+    "on-request": _on_request,
+    "api": _api,
     "command": _command,
 }
 

@@ -55,7 +55,8 @@ def serve_all(limit: int) -> None:
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
         )
-    serve(*made, limit=limit)
+    # No schedules, so nothing to pause; trying would outlast a server that ends at the same time.
+    serve(*made, limit=limit, pause_on_shutdown=False)
 
 
 if __name__ == "__main__":

@@ -89,9 +89,11 @@ def test_new_secrets_reach_no_command_of_a_run_and_those_of_the_server_no_worker
     assert KEY in made
     given = dict.fromkeys([*made, "PREFECT_API_DATABASE_CONNECTION_URL"], "secret")
     assert environment(given | {"PREFECT_PROFILE": "x"}) == {"PREFECT_PROFILE": "x"}
-    unit = (SYSTEMD / "pybak-worker.service").read_text()
-    [unset] = re.findall(r"^UnsetEnvironment=(.*)$", unit, re.M)
-    assert set(unset.split()) == {name for name in made if name.startswith("PREFECT_SERVER_")}
+    of_the_server = {name for name in made if name.startswith("PREFECT_SERVER_")}
+    for name in ("worker", "on-request", "api"):
+        unit = (SYSTEMD / f"pybak-{name}.service").read_text()
+        [unset] = re.findall(r"^UnsetEnvironment=(.*)$", unit, re.M)
+        assert set(unset.split()) == of_the_server
 
 
 def test_secrets_are_never_replaced(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def verified(units: Path) -> str:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_finds_no_fault_in_the_units(units: Path) -> None:
-    assert len(list(units.glob("*.service"))) == 2
+    assert len(list(units.glob("*.service"))) == 4
     assert verified(units) == ""
     unit = units / "pybak-worker.service"
     unit.write_text(unit.read_text().replace("Restart=", "Restrat="))
@@ -135,7 +137,7 @@ def test_the_units_use_the_one_file_of_settings(units: Path) -> None:
         assert f"EnvironmentFile={PROJECT}/deployments/settings.env\n" in unit.read_text()
         [command] = re.findall(r"^ExecStart=(.*)$", unit.read_text(), re.M)
         done = subprocess.run(
-            [*command.replace(" worker", "").split(), "--help"], cwd=PROJECT,
+            [*re.sub(" (worker|on-request)$", "", command).split(), "--help"], cwd=PROJECT,
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -14,7 +14,9 @@ import yaml
 from commands import PROJECT
 from cryptography.fernet import Fernet
 
-from deployments import definitions
+from deployments import definitions, health
+from pybak.api import settings as api_settings
+from pybak.dashboard import settings as dashboard_settings
 
 COMPOSE = PROJECT / "compose.yaml"
 INBOX = PROJECT / "deployments" / "compose" / "inbox.yaml"
@@ -58,7 +60,7 @@ def variables(text: str) -> dict[str, set[str]]:
 
 
 def test_every_service_is_locked_up(services: dict[str, Any]) -> None:
-    assert set(services) == {"database", "server", "deploy", "worker"}
+    assert set(services) == {"database", "server", "deploy", "worker", "on-request", "api"}
     for name, service in services.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -76,10 +78,92 @@ def test_nothing_is_published_beyond_this_machine(services: dict[str, Any]) -> N
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_the_source_can_only_be_read(services: dict[str, Any]) -> None:
-    for name in ("deploy", "worker"):
-        [source] = [one for one in services[name]["volumes"] if ":/sources" in one]
-        assert source.endswith(":ro")
+def mounts(service: dict[str, Any]) -> dict[str, bool]:
+    """Give the folders of a service by their places, and whether it can write there."""
+    found = {}
+    for one in service["volumes"]:
+        path = one.replace(":?", "").replace(":-", "").split(":")[1:]
+        found[path[0]] = path[1:] != ["ro"]
+    return found
+
+
+def test_the_source_can_only_be_read_and_archives_only_by_what_serves_them(
+    services: dict[str, Any],
+) -> None:
+    runs = {"/data": True, "/sources": False, "/backups": True}
+    assert mounts(services["worker"]) == runs
+    assert mounts(services["on-request"]) == runs
+    assert mounts(services["api"]) == {"/data": True, "/sources": False, "/backups": False}
+    assert mounts(services["deploy"]) == {"/sources": False}
+    # Keys of tokens and sessions are in the volume of the API alone.
+    volumes = [
+        one.split(":")[0]
+        for service in services.values()
+        for one in service.get("volumes", [])
+        if one.endswith(":/data")
+    ]
+    assert len(volumes) == len(set(volumes)) == 4
+
+
+@pytest.fixture(scope="module")
+def api_environments(
+    services: dict[str, Any], manifests: dict[str, list[Any]]
+) -> list[dict[str, str]]:
+    """Give what the service is told, by compose without anything set, and by Kubernetes."""
+
+    def resolved(text: str) -> str:
+        return re.sub(r"\$\{\w+:([-?+])([^{}]*)\}", lambda m: m[2] if m[1] == "-" else "", text)
+
+    given = {name: resolved(value) for name, value in services["api"]["environment"].items()}
+    configs = {one["metadata"]["name"]: one for one in manifests["configuration.yaml"]}
+    return [given, configs["pybak-api"]["data"]]
+
+
+def test_the_api_starts_with_what_it_is_told_and_reaches_only_what_is_mounted(
+    api_environments: list[dict[str, str]],
+) -> None:
+    for given in api_environments:
+        told = api_settings.from_environment(given)
+        told.check_startable()
+        assert told.token_endpoint
+        assert told.host == "0.0.0.0"
+        assert told.source_roots == ("/sources",)
+        assert told.destination_roots == ("/backups",)
+        assert told.restore_roots == ("/backups/restored",)
+        assert dashboard_settings.from_environment(given).has_login(told)
+
+
+def test_the_api_takes_a_provider_instead_of_its_own_clients(
+    api_environments: list[dict[str, str]],
+) -> None:
+    provider = {
+        "PYBAK_API_TOKEN_ENDPOINT": "false",
+        "PYBAK_API_ISSUER": "https://login.example/realms/home",
+        "PYBAK_DASHBOARD_CLIENT_ID": "pybak-dashboard",
+    }
+    for given in api_environments:
+        told = api_settings.from_environment(given | provider)
+        told.check_startable()
+        assert not told.token_endpoint
+        assert dashboard_settings.from_environment(given | provider).has_login(told)
+    assert set(provider) <= set(variables(COMPOSE.read_text()))
+
+
+def test_the_inbox_is_where_everyone_expects_it_and_only_runs_may_change_it() -> None:
+    added = yaml.safe_load(INBOX.read_text())["services"]
+    assert {name: mounts(one)["/inbox"] for name, one in added.items()} == {
+        "deploy": False, "worker": True, "on-request": True, "api": False,
+    }  # fmt: skip
+    told = api_settings.from_environment(added["api"]["environment"])
+    assert told.inbox_roots == ("/inbox",)
+
+
+def test_what_requests_may_name_is_the_block_that_is_made_of_the_password(
+    services: dict[str, Any],
+) -> None:
+    block = services["deploy"]["environment"]["PYBAK_DEPLOY_PASSWORD_BLOCK"]
+    api = services["api"]["environment"]
+    assert api["PYBAK_API_PASSWORD_BLOCK"] == api["PYBAK_API_PASSWORD_BLOCKS"] == block
 
 
 def test_a_service_waits_until_what_it_needs_is_healthy(services: dict[str, Any]) -> None:
@@ -88,8 +172,14 @@ def test_a_service_waits_until_what_it_needs_is_healthy(services: dict[str, Any]
         "server": {"condition": "service_healthy"},
         "deploy": {"condition": "service_completed_successfully"},
     }
-    for name in ("database", "server", "worker"):
+    assert services["on-request"]["depends_on"] == services["worker"]["depends_on"]
+    assert services["api"]["depends_on"] == {"server": {"condition": "service_healthy"}}
+    for name in set(services) - {"deploy"}:
         assert services[name]["healthcheck"]["test"][0] == "CMD"
+    for name in set(services) - {"deploy", "database"}:
+        role = services[name]["healthcheck"]["test"][-1]
+        command = ["/sbin/docker-init", "--", *services[name]["command"]]
+        assert health.role_of(command) == role == name
 
 
 def test_every_variable_is_explained_and_used() -> None:
@@ -146,7 +236,7 @@ def test_the_deployments_variables_are_ones_that_they_know(
     services: dict[str, Any], manifests: dict[str, list[Any]]
 ) -> None:
     known = definitions.variables({})
-    [config] = [one for one in manifests["configuration.yaml"] if one["kind"] == "ConfigMap"]
+    config = manifests["configuration.yaml"][0]
     for given in (services["deploy"]["environment"], config["data"]):
         named = {name for name in given if name.startswith("PYBAK_DEPLOY_")}
         assert named
@@ -165,7 +255,10 @@ def test_the_image_holds_every_package_and_no_pip() -> None:
 
 def test_every_pod_is_locked_up(manifests: dict[str, list[Any]]) -> None:
     found = pods(manifests)
-    assert set(found) == {"pybak-worker", "pybak-backup", "dask-scheduler", "dask-worker"}
+    assert set(found) == {
+        "pybak-worker", "pybak-backup", "dask-scheduler", "dask-worker", "pybak-api",
+        "pybak-on-request",
+    }  # fmt: skip
     for name, pod in found.items():
         assert pod["automountServiceAccountToken"] is False, name
         # A service called prefect-server would become a setting of Prefect otherwise.
@@ -184,6 +277,29 @@ def test_every_pod_is_locked_up(manifests: dict[str, list[Any]]) -> None:
             assert mounts.get("/sources", {}).get("readOnly", True) is True, name
             volumes = {volume["name"] for volume in pod["volumes"]}
             assert {one["name"] for one in mounts.values()} <= volumes, name
+
+
+def test_the_api_in_kubernetes_needs_a_catalog_that_others_write_and_changes_no_archive(
+    manifests: dict[str, list[Any]],
+) -> None:
+    found = pods(manifests)
+    for name in ("pybak-api", "pybak-on-request"):
+        [container] = found[name]["containers"]
+        [catalog] = [one for one in container["env"] if one["name"] == "PYBAK_CATALOG_URL"]
+        assert not catalog["valueFrom"]["secretKeyRef"].get("optional")
+        [term] = found[name]["affinity"]["podAffinity"][
+            "requiredDuringSchedulingIgnoredDuringExecution"
+        ]
+        assert term["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == "worker"
+    [api] = found["pybak-api"]["containers"]
+    mounted = {one["mountPath"]: one.get("readOnly", False) for one in api["volumeMounts"]}
+    assert mounted == {"/data": False, "/tmp": False, "/sources": True, "/backups": True}
+    [service] = [one for one in manifests["api.yaml"] if one["kind"] == "Service"]
+    [port] = service["spec"]["ports"]
+    assert port["targetPort"] == api["ports"][0]["name"]
+    [policy] = [one for one in manifests["network.yaml"] if one["metadata"]["name"] == "api"]
+    [rule] = policy["spec"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": api["ports"][0]["containerPort"]}]
 
 
 def test_the_cron_job_never_runs_twice_at_once(manifests: dict[str, list[Any]]) -> None:
@@ -210,7 +326,9 @@ def test_kustomization_names_every_manifest_but_the_secret() -> None:
 
 
 def test_no_file_for_containers_holds_a_secret(manifests: dict[str, list[Any]]) -> None:
-    [secret] = manifests["secret.example.yaml"]
-    assert set(secret["stringData"].values()) == {"NAME:PASSWORD"}
+    values = [
+        one for secret in manifests["secret.example.yaml"] for one in secret["stringData"].values()
+    ]
+    assert values == ["NAME:PASSWORD", "SECRET"]
     for name in re.findall(r"^([A-Z_]+)=(.+)$", EXAMPLE.read_text(), flags=re.M):
         assert name[0] in ("PYBAK_UID", "PYBAK_GID")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,7 +18,9 @@ from deployments import health
 
 
 @contextmanager
-def answering(status: int) -> Iterator[tuple[str, list[str]]]:
+def answering(
+    status: int, context: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[str]]]:
     """A server that gives every request this status; yields its port and the paths asked for."""
     asked: list[str] = []
 
@@ -31,7 +34,9 @@ def answering(status: int) -> Iterator[tuple[str, list[str]]]:
             pass
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield str(server.server_address[1]), asked
         server.shutdown()
@@ -46,6 +51,10 @@ def answering(status: int) -> Iterator[tuple[str, list[str]]]:
         ("/sbin/docker-init -- python3 -m deployments.shepherd python3 deployments/start.py worker",
          "worker"),
         ("python3 deployments/start.py server", "server"),
+        ("python3 -m deployments.shepherd python3 deployments/start.py on-request", "on-request"),
+        ("/opt/venv/bin/python3 /app/deployments/on_request.py --limit=3", "on-request"),
+        ("/sbin/docker-init -- python3 deployments/service.py", "api"),
+        ("python3 flows/backup.py /srv/service.py --to /api", "command"),
         ("python3 flows/backup.py /srv/server start.py --to /worker", "command"),
         ("", "command"),
     ],
@@ -59,9 +68,11 @@ def test_the_role_is_told_by_the_first_process(line: str, role: str) -> None:
     [
         ("server", "PREFECT_SERVER_API_PORT", "/api/health"),
         ("worker", "PREFECT_WORKER_WEBSERVER_PORT", "/health"),
+        ("on-request", "PREFECT_RUNNER_SERVER_PORT", "/health"),
+        ("api", "PYBAK_API_PORT", "/health"),
     ],
 )
-def test_a_server_and_a_worker_are_asked(
+def test_what_stays_is_asked(
     role: str, variable: str, path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     proxy = {"http_proxy": "http://127.0.0.1:9"}
@@ -78,6 +89,19 @@ def test_a_server_and_a_worker_are_asked(
     assert "refused" in said
 
 
+def test_an_api_with_tls_is_asked_whatever_name_its_certificate_is_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import trustme
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("backups.example").configure_cert(context)
+    with answering(200, context) as (port, asked):
+        told = {"PYBAK_API_PORT": port, "PYBAK_API_TLS_CERTIFICATE": "/run/secrets/certificate"}
+        assert health.main(["api"], told) == 0, capsys.readouterr().err
+    assert asked == ["/health"]
+
+
 def test_a_command_is_well_if_it_can_keep_its_state(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,7 +113,7 @@ def test_a_command_is_well_if_it_can_keep_its_state(
 
 def test_an_unknown_role_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert health.main(["sever"], {}) == 2
-    assert "server, worker, command" in capsys.readouterr().err
+    assert "server, worker, on-request, api, command" in capsys.readouterr().err
 
 
 def test_it_imports_nothing_heavy() -> None:
