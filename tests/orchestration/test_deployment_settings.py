@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -123,7 +122,7 @@ def verified(units: Path) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.needs_tool("systemd-analyze")
 def test_systemd_finds_no_fault_in_the_units(units: Path) -> None:
     assert len(list(units.glob("*.service"))) == 4
     assert verified(units) == ""

@@ -312,7 +312,8 @@ def test_settings_cross_a_pipe_unchanged(
 
 
 def test_a_role_is_taken_on_and_renewed() -> None:
-    moto = pytest.importorskip("moto")
+    import moto
+
     role = "arn:aws:iam::123456789012:role/backup"
     session = AwsSession(
         access_key_id="a", secret_access_key="s", region="eu-central-1", role_arn=role,
