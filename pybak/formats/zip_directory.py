@@ -1,8 +1,9 @@
 """The central directory of a ZIP archive: what the archive says it holds.
 
-Layout after PKWARE's APPNOTE 6.3.10 (4.3 to 4.5). Nothing is believed before it was checked:
-sizes and offsets against the file, ranges against each other. Whatever is wrong with the bytes
-ends in ArchiveError, whatever is wrong with reading them in StorageError.
+Layout after PKWARE's APPNOTE 6.3.10 (4.3 to 4.5); `zip_end` tells where it lies. Nothing is
+believed before it was checked: sizes and offsets against the file, ranges against each other.
+Whatever is wrong with the bytes ends in ArchiveError, whatever is wrong with reading them in
+StorageError.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pybak.errors import ArchiveError
 from pybak.formats import zip_records as zr
 from pybak.formats.archive import Limits, TooLargeError
 from pybak.formats.source import Source, damaged, pread_all
+from pybak.formats.zip_end import End, find_end
 from pybak.formats.zip_scan import scan
 from pybak.units import format_count
 
@@ -35,8 +37,6 @@ METHODS: Final = (zr.STORED, zr.DEFLATED)
 METHOD_AES: Final = 99
 """Encrypted by AES; the real method is in the field 0x9901."""
 
-_MAX_DIRECTORY = 2 << 30
-_MAX_COMMENT = 0xFFFF
 _EXTRA_UNICODE_PATH = 0x7075
 _EXTRA_UNIX_OLD = 0x5855
 _HOST_FAT, _HOST_UNIX, _HOST_NTFS, _HOST_VFAT, _HOST_DARWIN = 0, 3, 10, 14, 19
@@ -154,19 +154,8 @@ def read_directory(
     return _Reader(source).read(max_members, names)
 
 
-class _End(NamedTuple):
-    """The end record: how many members, and where their directory lies in the file."""
-
-    members: int
-    size: int
-    offset: int
-    base: int
-    is_zip64: bool
-    comment: bytes
-
-
 class _Reader:
-    """Reads the end records and the directory that they point to."""
+    """Reads the directory that the end records point to."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -177,7 +166,7 @@ class _Reader:
         return damaged(self._source, what)
 
     def read(self, max_members: int, names: AbstractSet[bytes] | None) -> Directory:
-        end = self._find_end()
+        end = find_end(self._source)
         if end.members > max_members:
             raise TooLargeError(
                 f"{self._source.label}: claims {format_count(end.members, 'member')}, more than "
@@ -194,91 +183,7 @@ class _Reader:
         limits, clashes = _ranges(members, end.offset)
         return Directory(members, limits, clashes, end.comment, len(members))
 
-    def _find_end(self) -> _End:
-        tail_size = min(self._source.size, zr.END.size + _MAX_COMMENT)
-        tail_at = self._source.size - tail_size
-        tail = pread_all(self._source, tail_size, tail_at) if tail_size else b""
-        failure: ArchiveError | None = None
-        exact: list[_End] = []
-        loose: list[_End] = []
-        at = tail.rfind(zr.END_SIGNATURE)
-        while at >= 0:
-            try:
-                end = self._read_end(tail, at, tail_at)
-            except ArchiveError as error:
-                # These four bytes may stand in a comment or in trailing bytes; look further up,
-                # and blame the record nearest to the end if there is no good one.
-                failure = failure or error
-            else:
-                is_exact = at + zr.END.size + len(end.comment) == len(tail)
-                (exact if is_exact else loose).append(end)
-            at = tail.rfind(zr.END_SIGNATURE, 0, at + len(zr.END_SIGNATURE) - 1)
-        if len(exact) > 1:
-            raise self._damaged("has two ends, so that two programs may see two archives in it")
-        for end in exact or loose:
-            return end
-        if failure:
-            raise failure
-        if self._source.pread(4, 0) in (zr.LOCAL_SIGNATURE, zr.CENTRAL_SIGNATURE):
-            raise self._damaged("has no end record, so it is cut short")
-        raise ArchiveError(f"{self._source.label}: is no ZIP archive")
-
-    def _read_end(self, tail: bytes, at: int, tail_at: int) -> _End:
-        if at + zr.END.size > len(tail):
-            raise self._damaged("is cut short in its end record")
-        _, disk, first_disk, disk_count, count, size, offset, comment_size = zr.END.unpack_from(
-            tail, at
-        )
-        comment = tail[at + zr.END.size : at + zr.END.size + comment_size]
-        if len(comment) != comment_size:
-            raise self._damaged("is cut short in its comment")
-        end_at = tail_at + at
-        classic = (disk, first_disk, disk_count, count, size, offset)
-        wide = self._read_end64(end_at)
-        if wide is not None:
-            narrow_limits = (zr.MAX16,) * 4 + (zr.MAX32,) * 2
-            for narrow, limit, number in zip(classic, narrow_limits, wide[:-1], strict=True):
-                if narrow not in (limit, number):
-                    raise self._damaged("has two end records that contradict each other")
-            end_at = wide[-1]
-            disk, first_disk, disk_count, count, size, offset = wide[:-1]
-        if disk or first_disk or disk_count != count:
-            raise self._damaged("is one volume of a split archive, which this version can't open")
-        base = end_at - size - offset
-        if base < 0 or size > _MAX_DIRECTORY or count * zr.CENTRAL.size > size:
-            raise self._damaged(
-                "has an end record that does not fit the file: cut short or damaged"
-            )
-        # Bytes before the archive (a self-extractor) move everything, unless a tool counted
-        # them in. Bytes between directory and end record (a signature) move nothing.
-        for start in (base, 0):
-            if not count or self._source.pread(4, offset + start) == zr.CENTRAL_SIGNATURE:
-                return _End(count, size, offset + start, start, wide is not None, comment)
-        raise self._damaged("has no directory where its end record says")
-
-    def _read_end64(self, end_at: int) -> tuple[int, int, int, int, int, int, int] | None:
-        """Give the numbers of the ZIP64 end record and its position, or None without one."""
-        locator_at = end_at - zr.END64_LOCATOR.size
-        if locator_at < 0:
-            return None
-        locator = self._source.pread(zr.END64_LOCATOR.size, locator_at)
-        if locator[:4] != zr.END64_LOCATOR_SIGNATURE or len(locator) < zr.END64_LOCATOR.size:
-            return None
-        _, disk, said_at, disks = zr.END64_LOCATOR.unpack(locator)
-        if disk or disks > 1:
-            raise self._damaged("is one volume of a split archive, which this version can't open")
-        for at in (said_at, locator_at - zr.END64.size):
-            if not 0 <= at <= locator_at - zr.END64.size:
-                continue
-            record = pread_all(self._source, zr.END64.size, at)
-            if record[:4] == zr.END64_SIGNATURE:
-                fields = zr.END64.unpack(record)
-                if at + 12 + fields[1] != locator_at:
-                    continue
-                return (*fields[4:10], at)
-        raise self._damaged("has no ZIP64 end record where its locator says")
-
-    def _parse(self, data: bytes, end: _End) -> list[Member]:
+    def _parse(self, data: bytes, end: End) -> list[Member]:
         members: list[Member] = []
         add = members.append
         unpack, head = zr.CENTRAL.unpack_from, zr.CENTRAL.size
