@@ -55,7 +55,7 @@ from pybak.display import escape
 from pybak.home import catalog_url
 from pybak.options import BackupOptions
 from pybak.portable import from_portable
-from pybak.progress import COMPRESSING, COPYING, FINISHING, SCANNING, WRITING
+from pybak.progress_line import COMPRESSING, COPYING, FINISHING, SCANNING, WRITING
 from pybak.report import BackupReport, Report
 from tasks._password import password_for
 from tasks.compress import compress

@@ -39,7 +39,7 @@ from pybak.inbox.parcels import Parcel
 from pybak.inbox.run import InboxRun
 from pybak.options.inbox import InboxOptions
 from pybak.portable import from_portable
-from pybak.progress import COMPRESSING, FINISHING, SCANNING
+from pybak.progress_line import COMPRESSING, FINISHING, SCANNING
 from pybak.report import Report
 from pybak.stages import stage
 from tasks._password import password_for

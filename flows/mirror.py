@@ -36,7 +36,7 @@ from pybak.mirror.plan import MirrorPlan
 from pybak.mirror.run import MirrorRun
 from pybak.options.mirror import MirrorOptions
 from pybak.portable import from_portable
-from pybak.progress import COPYING, FINISHING, SCANNING
+from pybak.progress_line import COPYING, FINISHING, SCANNING
 from pybak.report import Report
 from tasks.compare_trees import compare_trees
 from tasks.finish_mirror import finish_mirror

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from pybak.errors import PyBakError
+from pybak.progress_line import BYTES_A_FILE
 from pybak.units import format_count
 
 if TYPE_CHECKING:
     from pybak.prefect_api import PrefectApi
 
 EVERY_SECONDS: Final = 2.0
-_BYTES_A_FILE: Final = 32 << 10  # as `pybak.progress` weighs files
 
 
 class PublishedProgress:
@@ -68,8 +68,8 @@ class PublishedProgress:
         told = self._phase
         percent = 0.0
         if self._totals is not None:
-            total = self._totals[1] + self._totals[0] * _BYTES_A_FILE
-            done = size_bytes + files * _BYTES_A_FILE
+            total = self._totals[1] + self._totals[0] * BYTES_A_FILE
+            done = size_bytes + files * BYTES_A_FILE
             percent = min(100.0, round(100 * done / total, 1)) if total else 0.0
         elif files:
             told = f"{told}: {format_count(files, 'file')}".lstrip(": ")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Self
 
 from flows.support.published import PublishedProgress
-from pybak.progress import ProgressLine, Sampler
+from pybak.progress import Sampler
+from pybak.progress_line import ProgressLine
 
 _REFRESH_SECONDS = 0.2
 

@@ -17,7 +17,7 @@ from flows.support.server import TemporaryServer, find_server
 from pybak.cli import View
 from pybak.errors import PyBakError
 from pybak.home import home
-from pybak.progress import ProgressLine
+from pybak.progress_line import ProgressLine
 
 if TYPE_CHECKING:
     from prefect import Flow

@@ -15,7 +15,7 @@ from flows.support.screen import Screen
 from flows.support.session import STARTING, drain, prefect_server, report_of
 from pybak.cli.output import View, print_error, print_text
 from pybak.errors import ExitCode, Interrupted, PyBakError, WrongPasswordError
-from pybak.progress import ProgressLine
+from pybak.progress_line import ProgressLine
 from pybak.report import UNCHANGED, Report
 
 if TYPE_CHECKING:

@@ -352,7 +352,7 @@ def test_the_stronger_of_output_and_destination_wins(
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:
     code = (
-        "import sys, pybak.cli, pybak.progress, pybak.display\n"
+        "import sys, pybak.cli, pybak.progress_line, pybak.display\n"
         "print([m for m in ('rich', 'yaml', 'prefect', 'distributed', 'pydantic') "
         "if m in sys.modules])"
     )

@@ -12,18 +12,8 @@ from pathlib import Path
 import pytest
 
 from pybak.display import columns
-from pybak.progress import (
-    COMPRESSING,
-    FINISHING,
-    RECORD_BYTES,
-    WRITING,
-    Progress,
-    ProgressLine,
-    Sampler,
-    Shown,
-    WorkerProgress,
-    render,
-)
+from pybak.progress import RECORD_BYTES, Progress, Sampler, WorkerProgress
+from pybak.progress_line import COMPRESSING, FINISHING, WRITING, ProgressLine, Shown, render
 
 
 class Clock:

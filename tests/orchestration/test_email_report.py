@@ -32,7 +32,7 @@ from pybak.hooks import HookError
 from pybak.notify.patience import patiently
 from pybak.options import BackupOptions
 from pybak.problems import Problem
-from pybak.progress import ProgressLine
+from pybak.progress_line import ProgressLine
 from pybak.report import BackupReport, FileCounts, Report
 
 SECRET = "s3cr3t-path"

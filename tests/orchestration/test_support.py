@@ -30,7 +30,7 @@ from flows.support.screen import Screen
 from pybak.cli import View
 from pybak.errors import ExitCode, Interrupted, StorageError
 from pybak.portable import from_portable, to_portable
-from pybak.progress import ProgressLine
+from pybak.progress_line import ProgressLine
 from pybak.report import CANCELLED, FAILED, BackupReport
 from pybak.workers.pool import HelpersUnavailableError, current_pool
 
