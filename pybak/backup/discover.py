@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from pybak.backup.gitignore import Patterns
 from pybak.backup.rules import (
     CACHE_SIGNATURE,
     CACHE_TAG,
@@ -32,7 +33,6 @@ from pybak.backup.rules import (
     IGNORE_FILE,
     NO_BACKUP,
     OTHER_FILE_SYSTEM,
-    Patterns,
     Rules,
     pattern_reason,
 )

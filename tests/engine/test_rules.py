@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pybak.backup.discover import discover
 from pybak.backup.filter import filter_entries
-from pybak.backup.rules import NOT_INCLUDED, Chooser, Patterns, Rules
+from pybak.backup.gitignore import Patterns
+from pybak.backup.rules import NOT_INCLUDED, Chooser, Rules
 from pybak.entries import FOLDER, Root, read_entries
 from pybak.errors import PlanError
 
