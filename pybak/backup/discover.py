@@ -26,16 +26,15 @@ from typing import Final, NamedTuple
 import msgspec
 
 from pybak.backup.gitignore import Patterns
-from pybak.backup.rules import (
-    CACHE_SIGNATURE,
-    CACHE_TAG,
-    EARLIER_ARCHIVE,
+from pybak.backup.markers import (
     IGNORE_FILE,
-    NO_BACKUP,
-    OTHER_FILE_SYSTEM,
-    Rules,
-    pattern_reason,
+    MARKERS,
+    ignore_file_patterns,
+    ignore_file_problem,
+    marked,
 )
+from pybak.backup.open_folder import open_folder
+from pybak.backup.rules import EARLIER_ARCHIVE, OTHER_FILE_SYSTEM, Rules, pattern_reason
 from pybak.entries import (
     BLOCK_DEVICE,
     CHAR_DEVICE,
@@ -71,13 +70,8 @@ KINDS: Final = {
 }
 """The kind of an entry by the type bits of its mode."""
 
-_MARKERS: Final = frozenset({IGNORE_FILE, NO_BACKUP, CACHE_TAG})
 _NAME: Final = attrgetter("name")
 _ENCODING: Final = sys.getfilesystemencoding()
-_NOATIME: Final[int] = getattr(os, "O_NOATIME", 0)
-_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_PIECE_BYTES: Final = 1000
-"""Below every system's limit for one path: 4096 on Linux, 1024 on macOS."""
 
 _Chain = tuple[tuple[int, Patterns], ...]
 """The ignore files in force, nearest first: where paths below their folder begin, patterns."""
@@ -222,7 +216,7 @@ class _Walk:
             distinct = set(names)
             if len(distinct) < len(names):
                 listing = [listing[0], *(b for a, b in pairwise(listing) if a.name != b.name)]
-            if self._rules.use_markers and not _MARKERS.isdisjoint(distinct):
+            if self._rules.use_markers and not MARKERS.isdisjoint(distinct):
                 kept = self._marked(fd, path, distinct)
                 if kept is not None:
                     listing = [item for item in listing if item.name in kept]
@@ -230,7 +224,7 @@ class _Walk:
                     try:
                         chain = self._with_ignore_file(fd, root, path, chain)
                     except (OSError, PlanError) as error:
-                        yield _ignore_file_problem(disk, error)
+                        yield ignore_file_problem(disk, error)
             yield from self._walk_listing(scope, path, listing, chain, stack, add)
         finally:
             os.close(fd)
@@ -321,23 +315,17 @@ class _Walk:
 
     def _marked(self, fd: int, path: bytes, names: set[str]) -> set[str] | None:
         """Give the names that a marked folder keeps, None if it keeps all; count the rest."""
-        if not path:
+        found = marked(fd, names) if path else None
+        if found is None:
             return None
-        kept = {NO_BACKUP} & names
-        reason = NO_BACKUP
-        if CACHE_TAG in names and _is_cache_tag(fd):
-            kept.add(CACHE_TAG)
-            reason = CACHE_TAG
-        if not kept:
-            return None
+        kept, reason = found
         if len(names) > len(kept):
             self.excluded[reason] += 1
         return kept
 
     def _with_ignore_file(self, fd: int, root: Root, path: bytes, chain: _Chain) -> _Chain:
-        data = _read_ignore_file(fd)
         origin = os.fsdecode(root.disk_path(path + b"/" if path else b"")) + IGNORE_FILE
-        patterns = Patterns.of_file(data, origin)
+        patterns = ignore_file_patterns(fd, origin)
         start = len(path) + 1 if path else 0
         return ((start, patterns), *chain) if patterns else chain
 
@@ -357,65 +345,6 @@ class _Walk:
                     self.excluded[pattern_reason(patterns.texts[hit], IGNORE_FILE)] += 1
                 return patterns.takes[hit]
         return False
-
-
-def open_folder(source: bytes, path: bytes, device: int, inode: int) -> int:
-    """Open the folder `path` below `source` for listing; give its file descriptor.
-
-    It is the one with this device and inode, or another one that came in its place without any
-    link in between. Paths may be longer than the system's limit. Raises OSError: ENOTDIR or
-    ELOOP where something else, such as a link, took the place of a folder.
-    """
-    disk = source if not path else source + b"/" + path if source != b"/" else source + path
-    try:
-        fd = _open(disk)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        fd = _open_in_pieces(disk)
-    info = os.fstat(fd)
-    if info.st_ino == inode and info.st_dev == device:
-        return fd
-    os.close(fd)
-    return _open_step_by_step(source, path)
-
-
-def _open(path: bytes, parent: int | None = None, flags: int = os.O_NOFOLLOW) -> int:
-    flags |= _FOLDER_FLAGS
-    if _NOATIME:
-        try:
-            return os.open(path, flags | _NOATIME, dir_fd=parent)
-        except PermissionError:
-            # Only the owner may ask for it.
-            pass
-    return os.open(path, flags, dir_fd=parent)
-
-
-def _open_in_pieces(path: bytes) -> int:
-    """Open a path of any length; links above its last part are followed, as by `os.open`."""
-    fd = None
-    while len(path) > _PIECE_BYTES:
-        cut = path.rfind(b"/", 1, _PIECE_BYTES)
-        fd = _step(path[:cut], fd, 0)
-        path = path[cut + 1 :]
-    return _step(path, fd)
-
-
-def _open_step_by_step(source: bytes, path: bytes) -> int:
-    """Open a path of any length; no link below `source` is followed."""
-    fd = _open(source)
-    for name in path.split(b"/") if path else ():
-        fd = _step(name, fd)
-    return fd
-
-
-def _step(name: bytes, fd: int | None, flags: int = os.O_NOFOLLOW) -> int:
-    """Open a folder below another one and close that."""
-    try:
-        return _open(name, fd, flags)
-    finally:
-        if fd is not None:
-            os.close(fd)
 
 
 def _held_elsewhere(roots: Sequence[Root]) -> dict[int, frozenset[bytes]]:
@@ -455,39 +384,3 @@ def _problem(disk: bytes, error: OSError) -> Problem:
             return Problem(path, UNREADABLE, "permission denied")
         case _:
             return Problem(path, IO_ERROR, error.strerror or str(error))
-
-
-def _is_cache_tag(fd: int) -> bool:
-    """Whether the tag in the folder `fd` is a regular file that starts with the signature."""
-    try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        tag = os.open(CACHE_TAG, flags, dir_fd=fd)
-    except OSError:
-        return False
-    with open(tag, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(tag).st_mode):
-            return False
-        try:
-            return file.read(len(CACHE_SIGNATURE)) == CACHE_SIGNATURE
-        except OSError:
-            return False
-
-
-def _read_ignore_file(fd: int) -> bytes:
-    """Read the ignore file of the folder `fd`, which may be a link to a regular file."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(os.open(IGNORE_FILE, flags, dir_fd=fd), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
-        return file.read()
-
-
-def _ignore_file_problem(disk: bytes, error: OSError | PlanError) -> Problem:
-    if isinstance(error, PlanError):
-        why = str(error)
-    elif error.errno == errno.ELOOP:
-        why = "its links lead in a circle"
-    else:
-        why = error.strerror or str(error)
-    path = os.fsdecode(disk.rstrip(b"/") + b"/") + IGNORE_FILE
-    return Problem(path, UNREADABLE, f"none of its patterns is used: {why}")

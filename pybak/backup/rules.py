@@ -1,4 +1,4 @@
-"""Which paths a run takes: patterns, sizes, markers, and the reason for each "no".
+"""Which paths a run takes: patterns, sizes, and the reason for each "no".
 
 Patterns are gitignore's (`pybak.backup.gitignore`), matched against the path below the source.
 """
@@ -13,14 +13,6 @@ from typing import Final
 from pybak.backup.gitignore import Patterns
 from pybak.errors import PlanError
 from pybak.units import format_size, parse_size
-
-IGNORE_FILE: Final = ".pybakignore"
-"""A file that holds gitignore patterns for what lies below its folder."""
-NO_BACKUP: Final = ".nobackup"
-"""A folder that holds this keeps itself and this."""
-CACHE_TAG: Final = "CACHEDIR.TAG"
-CACHE_SIGNATURE: Final = b"Signature: 8a477f597d28d172789f06886806bc55"
-"""What a `CACHE_TAG` starts with (https://bford.info/cachedir/)."""
 
 EARLIER_ARCHIVE: Final = "earlier archive of this job"
 OTHER_FILE_SYSTEM: Final = "other file system"

@@ -17,7 +17,7 @@ from backing_up import MANIFEST, judge, snapshot, unpack
 from commands import PROJECT, Commands, Finished
 from waiting import shared
 
-from pybak.backup.rules import CACHE_SIGNATURE
+from pybak.backup.markers import CACHE_SIGNATURE
 
 STAGES = {
     "discover", "filter", "plan", "compress", "assemble", "upload", "record-metadata",

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pybak.backup.discover import discover
-from pybak.backup.rules import CACHE_SIGNATURE, Rules
+from pybak.backup.markers import CACHE_SIGNATURE
+from pybak.backup.rules import Rules
 from pybak.backup.sources import resolve_sources
 from pybak.entries import FIFO, FILE, FOLDER, LINK, SOCKET, Root, read_entries
 from pybak.problems import (
