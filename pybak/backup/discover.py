@@ -222,7 +222,7 @@ class _Walk:
                     listing = [item for item in listing if item.name in kept]
                 if kept is None and IGNORE_FILE in distinct:
                     try:
-                        chain = self._with_ignore_file(fd, root, path, chain)
+                        chain = _with_ignore_file(fd, disk, path, chain)
                     except (OSError, PlanError) as error:
                         yield ignore_file_problem(disk, error)
             yield from self._walk_listing(scope, path, listing, chain, stack, add)
@@ -323,12 +323,6 @@ class _Walk:
             self.excluded[reason] += 1
         return kept
 
-    def _with_ignore_file(self, fd: int, root: Root, path: bytes, chain: _Chain) -> _Chain:
-        origin = os.fsdecode(root.disk_path(path + b"/" if path else b"")) + IGNORE_FILE
-        patterns = ignore_file_patterns(fd, origin)
-        start = len(path) + 1 if path else 0
-        return ((start, patterns), *chain) if patterns else chain
-
     def _ignored(self, path: bytes, kind: str, chain: _Chain) -> bool:
         """Whether an ignore file leaves `path` out; counts it.
 
@@ -345,6 +339,12 @@ class _Walk:
                     self.excluded[pattern_reason(patterns.texts[hit], IGNORE_FILE)] += 1
                 return patterns.takes[hit]
         return False
+
+
+def _with_ignore_file(fd: int, disk: bytes, path: bytes, chain: _Chain) -> _Chain:
+    patterns = ignore_file_patterns(fd, disk)
+    start = len(path) + 1 if path else 0
+    return ((start, patterns), *chain) if patterns else chain
 
 
 def _held_elsewhere(roots: Sequence[Root]) -> dict[int, frozenset[bytes]]:

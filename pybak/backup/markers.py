@@ -50,12 +50,12 @@ def _is_cache_tag(fd: int) -> bool:
             return False
 
 
-def ignore_file_patterns(fd: int, origin: str) -> Patterns:
-    """Read the ignore file of the folder `fd`; `origin` is its path in messages.
+def ignore_file_patterns(fd: int, disk: bytes) -> Patterns:
+    """Read the ignore file of the folder `fd`, which lies at `disk`.
 
     Raises OSError if it can't be read, and PlanError, which quotes it, for what is no pattern.
     """
-    return Patterns.of_file(_read_ignore_file(fd), origin)
+    return Patterns.of_file(_read_ignore_file(fd), _ignore_file(disk))
 
 
 def _read_ignore_file(fd: int) -> bytes:
@@ -75,5 +75,8 @@ def ignore_file_problem(disk: bytes, error: OSError | PlanError) -> Problem:
         why = "its links lead in a circle"
     else:
         why = error.strerror or str(error)
-    path = os.fsdecode(disk.rstrip(b"/") + b"/") + IGNORE_FILE
-    return Problem(path, UNREADABLE, f"none of its patterns is used: {why}")
+    return Problem(_ignore_file(disk), UNREADABLE, f"none of its patterns is used: {why}")
+
+
+def _ignore_file(disk: bytes) -> str:
+    return os.fsdecode(disk.rstrip(b"/") + b"/") + IGNORE_FILE

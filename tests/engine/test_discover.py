@@ -504,6 +504,14 @@ def test_an_ignore_file_that_can_not_be_read_is_a_problem(tmp_path, src, kind):
         assert ".pybakignore:2: the pattern '[abc'" in walk.problems[0].message
 
 
+def test_a_bad_pattern_directly_in_a_source_is_told_with_its_path(tmp_path, src):
+    """(case 41)"""
+    fill(src, "a")
+    (src / ".pybakignore").write_text("[abc\n")
+    (problem,) = Walk(tmp_path, src).problems
+    assert f"{src}/.pybakignore:1: the pattern '[abc'" in problem.message
+
+
 @pytest.mark.needs_root
 @pytest.mark.needs_tool("mount")
 def test_a_mount_point_is_kept_empty_on_one_file_system(tmp_path, src):
