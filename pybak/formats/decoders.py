@@ -23,6 +23,8 @@ PLAIN: Final = "tar"
 GZIP: Final = "gz"
 BZIP2: Final = "bz2"
 ZSTD: Final = "zst"
+FORMATS: Final = {PLAIN: "tar", GZIP: "tar.gz", BZIP2: "tar.bz2", ZSTD: "tar.zst"}
+"""The format of a tar archive by the compression of its stream."""
 
 READ: Final = 256 << 10
 """Bytes that are read of an archive at once."""

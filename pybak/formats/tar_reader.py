@@ -18,7 +18,7 @@ from pybak.attributes import is_kept
 from pybak.display import printable
 from pybak.errors import ArchiveError
 from pybak.formats.archive import CHUNK, Attributes, Limits, check_ratio
-from pybak.formats.decoders import BZIP2, GZIP, PLAIN, ZSTD
+from pybak.formats.decoders import FORMATS, PLAIN
 from pybak.formats.listing import Spot
 from pybak.formats.source import Identity, Source
 from pybak.formats.tar_headers import Entry, HeaderReader, attribute, says_only
@@ -28,7 +28,6 @@ from pybak.formats.tar_stream import TarStream
 if TYPE_CHECKING:
     from pybak.formats.listing import Listed, Listing, Locator
 
-_FORMATS: Final = {PLAIN: "tar", GZIP: "tar.gz", BZIP2: "tar.bz2", ZSTD: "tar.zst"}
 _SUFFIXES: Final = (b".gz", b".bz2", b".zst", b".gzip", b".bzip2", b".zstd", b".bz")
 
 
@@ -73,7 +72,7 @@ class TarFile:
         """One of tar, tar.gz, tar.bz2 and tar.zst, or gz, bz2 and zst for a single file."""
         if self._index is not None and self._index.is_single:
             return self.compression
-        return _FORMATS[self.compression]
+        return FORMATS[self.compression]
 
     @property
     def identity(self) -> tuple[Identity, ...]:

@@ -28,7 +28,7 @@ from tar_reading import (
 
 from pybak.entries import FILE, FOLDER, HARD_LINK, UNKNOWN
 from pybak.errors import ArchiveError
-from pybak.formats import tar_listing
+from pybak.formats import tar_scan
 from pybak.formats.archive import Limits, TooLargeError
 from pybak.formats.tar_index import PieceIndex
 from pybak.formats.tar_reader import TarFile
@@ -259,7 +259,7 @@ class TestArchivesOfOthers:
     def test_names_that_would_fill_the_memory_are_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("pybak.formats.tar_listing._MAX_LISTING", 100_000)
+        monkeypatch.setattr("pybak.formats.tar_scan._MAX_LISTING", 100_000)
         path = tmp_path / "x.tar.gz"
         items = [tars.file(b"%05d" % number + b"n" * 30_000) for number in range(9)]
         path.write_bytes(gzip.compress(tars.tar(items)))
@@ -352,7 +352,7 @@ class TestMemberCounts:
     def test_far_more_than_the_size_explains_are_a_bomb(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(tar_listing, "_MANY", 1000)
+        monkeypatch.setattr(tar_scan, "_MANY", 1000)
         path = tmp_path / "x.tar.gz"
         self.write(path, [b"a"] * 20_000)
         with pytest.raises(TooLargeError, match=r"far more than its size explains.*--max-ratio"):
