@@ -68,7 +68,7 @@ def find_compression(head: bytes) -> str | None:
         return BZIP2
     if head.startswith(_ZSTD_MAGIC) or _is_skippable(head):
         return ZSTD
-    from pybak.formats.tar_headers import is_header
+    from pybak.formats.tar_fields import is_header
 
     if len(head) == _BLOCK and (is_header(head) or not any(head)):
         return PLAIN

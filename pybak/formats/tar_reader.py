@@ -21,7 +21,8 @@ from pybak.formats.archive import CHUNK, Attributes, Limits, check_ratio
 from pybak.formats.decoders import FORMATS, PLAIN
 from pybak.formats.listing import Spot
 from pybak.formats.source import Identity, Source
-from pybak.formats.tar_headers import Entry, HeaderReader, attribute, says_only
+from pybak.formats.tar_attributes import attribute
+from pybak.formats.tar_headers import Entry, HeaderReader, says_only
 from pybak.formats.tar_index import PieceIndex
 from pybak.formats.tar_stream import TarStream
 

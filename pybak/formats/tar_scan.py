@@ -19,7 +19,8 @@ from pybak.formats.listing import Listed, Listing, Spot
 from pybak.formats.manifest import MEMBER_NAME
 from pybak.formats.manifest_reader import Fact, Manifest
 from pybak.formats.source import Source
-from pybak.formats.tar_headers import Entry, HeaderReader, is_header
+from pybak.formats.tar_fields import is_header
+from pybak.formats.tar_headers import Entry, HeaderReader
 from pybak.formats.tar_index import PieceIndex
 from pybak.formats.tar_manifest import known_owner, read_tar_manifest
 from pybak.formats.tar_records import BLOCK

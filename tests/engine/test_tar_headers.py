@@ -23,15 +23,10 @@ from pybak.entries import (
     UNKNOWN,
 )
 from pybak.errors import ArchiveError
-from pybak.formats.tar_headers import (
-    MAX_EXTENDED,
-    MAX_RUNS,
-    Entry,
-    HeaderReader,
-    attribute,
-    is_header,
-    says_only,
-)
+from pybak.formats.tar_attributes import attribute
+from pybak.formats.tar_fields import is_header
+from pybak.formats.tar_headers import MAX_EXTENDED, Entry, HeaderReader, says_only
+from pybak.formats.tar_sparse import MAX_RUNS
 
 NOON = 1_700_000_000
 
