@@ -15,7 +15,7 @@ from overviews import NOW, Written
 
 from pybak.api.services import LogLine, LogPage, StartedRun
 from pybak.dashboard import parts
-from pybak.dashboard.pages import run as page
+from pybak.dashboard.found_run import is_settled, status, title
 from pybak.overview.facts import RunDetails
 
 
@@ -33,26 +33,24 @@ def recorded(tmp_path: Path) -> RunDetails:
 
 
 def test_a_run_that_ended_in_the_catalog_alone_is_finishing(recorded: RunDetails) -> None:
-    assert page._status((recorded, started("running"))) == "finishing"
-    assert page._status((recorded, started("completed"))) == "success"
-    assert page._status((recorded, None)) == "success"
-    assert page._status((None, started("pending"))) == "pending"
+    assert status((recorded, started("running"))) == "finishing"
+    assert status((recorded, started("completed"))) == "success"
+    assert status((recorded, None)) == "success"
+    assert status((None, started("pending"))) == "pending"
 
 
 def test_a_run_is_looked_at_until_its_last_lines_have_come(recorded: RunDetails) -> None:
     ended = started("completed", finished_at=NOW)
-    assert not page._is_settled((recorded, ended), NOW + timedelta(seconds=5))
-    assert page._is_settled((recorded, ended), NOW + timedelta(seconds=11))
-    assert not page._is_settled((None, started("running")), NOW + timedelta(days=1))
-    assert page._is_settled((recorded, None), NOW)
+    assert not is_settled((recorded, ended), NOW + timedelta(seconds=5))
+    assert is_settled((recorded, ended), NOW + timedelta(seconds=11))
+    assert not is_settled((None, started("running")), NOW + timedelta(days=1))
+    assert is_settled((recorded, None), NOW)
 
 
 def test_a_title_does_not_say_inbox_twice(recorded: RunDetails) -> None:
-    assert page._title((recorded, None)) == "Backup of docs"
+    assert title((recorded, None)) == "Backup of docs"
     summary = msgspec.structs.replace(recorded.summary, kind="inbox", job="inbox /srv/scans")
-    assert page._title((msgspec.structs.replace(recorded, summary=summary), None)) == (
-        "Inbox /srv/scans"
-    )
+    assert title((msgspec.structs.replace(recorded, summary=summary), None)) == ("Inbox /srv/scans")
 
 
 def test_what_is_the_same_has_the_same_digest() -> None:

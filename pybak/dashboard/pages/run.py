@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Final
 
-from dash import ClientsideFunction, Dash, Input, Output, Patch, State, dcc, html, no_update
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 from dash.development.base_component import Component
 
 from pybak.api.auth.scopes import WRITE
 from pybak.api.problems import Problem
 from pybak.api.routes.runs import find
-from pybak.api.services import ENDED, LogLine, StartedRun
 from pybak.api.starting import cancel_found
-from pybak.dashboard import links, parts, stages, words
+from pybak.dashboard import links, parts, run_log, stages, words
+from pybak.dashboard.found_run import FoundRun, is_finishing, is_over, is_settled, status, title
 from pybak.dashboard.pages.overview import progress
 from pybak.dashboard.world import World
 from pybak.display import escape, printable
 from pybak.errors import PyBakError
-from pybak.overview.facts import RunDetails
 
 _EVERY_MS: Final = 2000
-_LINES: Final = 200
 _ERRORS: Final = 50
-_LEVELS: Final = (
-    ("All", "debug"), ("From info", "info"), ("From warning", "warning"), ("Errors", "error"),
-)  # fmt: skip
 _COUNTS: Final = {
     "archives": "Archives", "total": "Files", "new": "New", "changed": "Changed",
     "unchanged": "Unchanged", "done": "Stored", "restored": "Restored", "gone": "Gone",
@@ -41,19 +34,12 @@ _WAITS: Final = {
     "scheduled": "It begins when what runs flows has room for it.",
     "pending": "Its process is being started.",
 }
-_SETTLE_SECONDS: Final = 10.0
-"""How long after its end a run is looked at: its last log lines and its report come late."""
-_OF_ENGINE: Final = "Finished in state Completed()"
-"""What Prefect says at the end of each task."""
-_logger = logging.getLogger("pybak.dashboard")
-_Found = tuple[RunDetails | None, StartedRun | None]
 
 
 def page(world: World, run_id: str, query: Mapping[str, str]) -> tuple[Component, str]:
     """Give the page of a run, by its id or that of its flow run."""
     found = world.call(find(world.context, run_id))
-    title = _title(found)
-    settled = _is_settled(found, world.now())
+    settled = is_settled(found, world.now())
     shown = _shown(world, found, run_id, query)
     return html.Div(
         [
@@ -65,13 +51,15 @@ def page(world: World, run_id: str, query: Mapping[str, str]) -> tuple[Component
             html.Div(id="run-said"),
             html.Div(shown[1], id="run-head"),
             html.Div(shown[2], id="run-rest"),
-            _log(),
+            run_log.section(),
         ]
-    ), title  # fmt: skip
+    ), title(found)  # fmt: skip
 
 
 def register(app: Dash, world: World) -> None:
     """Follow a run while it is at work; read its log; stop it."""
+    run_log.register(app, world)
+
     # The next look waits for the answer to the last one: a page that is asked anew before it has
     # answered, and again, would never show anything where answers take longer than a tick.
     app.clientside_callback(
@@ -102,51 +90,7 @@ def register(app: Dash, world: World) -> None:
             no_update if digest == old else part
             for part, digest, old in zip(shown, digests, known, strict=True)
         ]
-        return *changed, digests, _is_settled(found, world.now()), look["turn"]
-
-    @app.callback(
-        Output("log-lines", "children"), Output("log-state", "data"),
-        Output("log-said", "children"), Output("log-more", "className"),
-        Input("run-looked", "data"), Input("log-more", "n_clicks"),
-        Input("log-level", "value"), Input("log-text", "value"),
-        State("log-state", "data"), State("run-id", "data"),
-    )  # fmt: skip
-    def _read(
-        looked: int, _clicks: int, level: str, text: str | None,
-        state: Mapping[str, Any] | None, run_id: str,
-    ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
-        asked = [run_id, level, (text or "").strip()[:100]]
-        known = dict(state or {})
-        answered = {**known, "turn": looked}
-        goes_on = known.get("asked") == asked
-        cursor = known.get("cursor") if goes_on else None
-        try:
-            found = world.call(find(world.context, run_id))
-            flow_run = _flow_run(found)
-            if flow_run is None:
-                text = "This run has no log here: it ran without Prefect's server."
-                return [], answered, text, _HIDDEN
-            lines = world.context.logs.lines(
-                flow_run_id=flow_run, level=None if level == "debug" else level,
-                text=asked[2] or None, cursor=cursor, limit=_LINES,
-            )  # fmt: skip
-        except (Problem, PyBakError, TimeoutError) as error:
-            return no_update, answered, parts.said(error), no_update
-        is_whole = level == "debug" or bool(asked[2])
-        shown: Any = [
-            _line(world, line) for line in lines.items if is_whole or line.message != _OF_ENGINE
-        ]
-        count = len(shown) + (known.get("count", 0) if goes_on else 0)
-        if goes_on:
-            patch = Patch()
-            patch.extend(shown)
-            shown = patch if shown else no_update
-        said = ""
-        if not count and lines.complete:
-            waits = not asked[2] and not _is_settled(found, world.now())
-            said = "There are no lines yet." if waits else "There are no lines like this."
-        fresh = {"asked": asked, "cursor": lines.next or cursor, "count": count, "turn": looked}
-        return shown, fresh, said, _HIDDEN if lines.complete else "button"
+        return *changed, digests, is_settled(found, world.now()), look["turn"]
 
     @app.callback(
         Output("run-said", "children"),
@@ -164,69 +108,20 @@ def register(app: Dash, world: World) -> None:
         return parts.notice("It was asked to stop. What it began to write is removed.", "good")
 
 
-_HIDDEN: Final = "button gone"
-
-
-def _title(found: _Found) -> str:
-    run, started = found
-    job = run.summary.job if run else started.job if started else None
-    kind = run.summary.kind if run else started.kind if started else "run"
-    if job and job.startswith(f"{kind} "):  # an inbox is called so
-        return f"{kind.capitalize()} {printable(job.removeprefix(kind).lstrip())}"
-    return f"{kind.capitalize()} of {printable(job)}" if job else kind.capitalize()
-
-
-def _is_over(found: _Found) -> bool:
-    run, started = found
-    if started is not None:
-        return started.state in ENDED
-    return run is not None and run.summary.status != "running"
-
-
-def _is_settled(found: _Found, now: datetime) -> bool:
-    """Whether a run is over, and all that it has to tell has come."""
-    run, started = found
-    ended = started.finished_at if started else run.summary.finished_at if run else None
-    is_old = ended is None or (now - ended).total_seconds() > _SETTLE_SECONDS
-    return _is_over(found) and is_old
-
-
-def _is_finishing(found: _Found) -> bool:
-    """Whether all is written, but reports and notices are still being sent."""
-    run, _ = found
-    return run is not None and run.summary.status != "running" and not _is_over(found)
-
-
-def _flow_run(found: _Found) -> str | None:
-    run, started = found
-    if started is not None:
-        return started.flow_run_id
-    return run.summary.flow_run if run else None
-
-
-def _status(found: _Found) -> str:
-    run, started = found
-    if _is_finishing(found):
-        return "finishing"
-    if run is not None and (started is None or started.state in ENDED | {"running"}):
-        return run.summary.status
-    return started.state if started else "running"
-
-
 def _shown(
-    world: World, found: _Found, run_id: str, query: Mapping[str, str]
+    world: World, found: FoundRun, run_id: str, query: Mapping[str, str]
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """Give the parts of the page that change: title and actions, state, what comes at the end."""
-    rest = _rest(world, found, run_id, query) if _is_over(found) else []
+    rest = _rest(world, found, run_id, query) if is_over(found) else []
     return _top(world, found), _head(world, found), rest
 
 
-def _top(world: World, found: _Found) -> list[Any]:
+def _top(world: World, found: FoundRun) -> list[Any]:
     run, started = found
-    over = _is_over(found)
+    over = is_over(found)
     may_write = WRITE in world.caller().scopes
     actions: list[Any] = []
-    finishing = _is_finishing(found)
+    finishing = is_finishing(found)
     if not over and not finishing and may_write and started is not None:
         # Twice, so that nobody stops a run by a slip.
         actions.append(
@@ -250,25 +145,25 @@ def _top(world: World, found: _Found) -> list[Any]:
     if run is not None and run.is_snapshot:
         browse = links.to("/files", job=run.summary.job, run=run.summary.run_id)
         actions.append(parts.button("Browse files", browse, primary=True))
-    return [parts.heading(_title(found), *actions)]
+    return [parts.heading(title(found), *actions)]
 
 
-def _head(world: World, found: _Found) -> list[Any]:
+def _head(world: World, found: FoundRun) -> list[Any]:
     _, started = found
     content: list[Any] = [
         html.P(
-            [parts.status_pill(_status(found)), *_said(found)],
-            className=f"verdict {words.status(_status(found))[1]}",
+            [parts.status_pill(status(found)), *_said(found)],
+            className=f"verdict {words.status(status(found))[1]}",
         ),
     ]
-    is_at_work = not _is_over(found) and not _is_finishing(found)
+    is_at_work = not is_over(found) and not is_finishing(found)
     if is_at_work and (started is None or started.state not in _WAITS):
         content.append(html.Div(progress(started), className="card"))
     content.append(parts.facts(_facts(world, found)))
     return content
 
 
-def _said(found: _Found) -> list[Any]:
+def _said(found: FoundRun) -> list[Any]:
     run, started = found
     text = run.summary.message if run else started.message if started else None
     if run is None and started is not None:
@@ -276,7 +171,7 @@ def _said(found: _Found) -> list[Any]:
     return [html.Span(escape(text))] if text else []
 
 
-def _facts(world: World, found: _Found) -> list[tuple[str, Any]]:
+def _facts(world: World, found: FoundRun) -> list[tuple[str, Any]]:
     run, started = found
     zone = world.zone()
     if run is None:
@@ -321,14 +216,16 @@ def _facts(world: World, found: _Found) -> list[tuple[str, Any]]:
     return known
 
 
-def _rest(world: World, found: _Found, run_id: str, query: Mapping[str, str]) -> list[Any]:
+def _rest(world: World, found: FoundRun, run_id: str, query: Mapping[str, str]) -> list[Any]:
     """Give what there is of a run that is over."""
     run, _ = found
     times = stages.section(run.stages) if run is not None else None
     return [_errors(world, found, run_id, query), times, _report(found)]
 
 
-def _errors(world: World, found: _Found, run_id: str, query: Mapping[str, str]) -> Component | None:
+def _errors(
+    world: World, found: FoundRun, run_id: str, query: Mapping[str, str]
+) -> Component | None:
     run, _ = found
     if run is None or not run.errors:
         return None
@@ -348,7 +245,7 @@ def _errors(world: World, found: _Found, run_id: str, query: Mapping[str, str]) 
     )
 
 
-def _report(found: _Found) -> Component | None:
+def _report(found: FoundRun) -> Component | None:
     _, started = found
     if started is None or not started.report:
         return None
@@ -356,50 +253,3 @@ def _report(found: _Found) -> Component | None:
         [html.Summary(html.H2("Report")), dcc.Markdown(started.report, className="report")],
         className="report-of-run", open=True,
     )  # fmt: skip
-
-
-def _log() -> Component:
-    return parts.section(
-        "Log",
-        html.Div(
-            [
-                html.Div(
-                    [
-                        html.Label("Search the log", htmlFor="log-text"),
-                        dcc.Input(
-                            id="log-text", type="search", debounce=0.4, className="input",
-                            placeholder="Text in a line",
-                        ),
-                    ],
-                    className="field",
-                ),
-                html.Fieldset(
-                    [
-                        html.Legend("Lines"),
-                        dcc.RadioItems(
-                            [{"label": text, "value": value} for text, value in _LEVELS],
-                            "info", id="log-level", className="choices", inline=True,
-                        ),
-                    ]
-                ),
-            ],
-            className="filters",
-        ),
-        dcc.Store(id="log-state"),
-        html.Div(
-            [], id="log-lines", className="log", tabIndex="0", role="log",
-            **parts.aria(label="Log lines, the oldest first"),
-        ),
-        html.P(id="log-said", className="why"),
-        html.Button("More lines", id="log-more", className=_HIDDEN),
-    )  # fmt: skip
-
-
-def _line(world: World, line: LogLine) -> Component:
-    return html.Div(
-        [
-            html.Span(words.clock(line.at, world.zone()), className="at"),
-            html.Span(line.level, className=f"level {line.level}"),
-            html.Span("\n".join(map(escape, line.message.split("\n"))), className="text"),
-        ]
-    )
