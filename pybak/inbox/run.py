@@ -7,7 +7,6 @@ parcel packed (`pybak.inbox.pack`) and handed to `store` in order, and `report` 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from pybak import problems, staging
 from pybak.backup.plan import choose_cluster
 from pybak.catalog.failures import CatalogError
 from pybak.display import printable
-from pybak.errors import Interrupted, StorageError
+from pybak.errors import StorageError
 from pybak.folders import Folders
 from pybak.inbox.aside import aside
 from pybak.inbox.asked import Asked
@@ -41,6 +40,7 @@ from pybak.options.inbox import InboxOptions
 from pybak.problems import Problem
 from pybak.report.inbox import DONE, InboxReport, rehearsed
 from pybak.staging import reason, remove_leftovers
+from pybak.stoppable import Cancellable
 from pybak.storage.local import make_folder
 from pybak.storage.opening import is_remote
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pybak.catalog.engine import Database
 
 
-class InboxRun:
+class InboxRun(Cancellable):
     """A round of an inbox; a context manager that leaves no staging folder behind."""
 
     def __init__(
@@ -68,7 +68,6 @@ class InboxRun:
         self.tally = Tally()
         self._clock = clock_ns
         self._begun = time.monotonic()
-        self._cancelled = threading.Event()
         self._pending: list[Found] = []
         self._blocked: dict[bytes, Problem] = {}
         self._places: list[Place] = []
@@ -187,7 +186,7 @@ class InboxRun:
         self._batches.put_back(self._store.again)
         self._store.again = []
         parcels = self._batches.next()
-        if parcels and self._cancelled.is_set():
+        if parcels and self.is_stopping():
             self._batches.request_cancel()
         return parcels
 
@@ -249,21 +248,15 @@ class InboxRun:
 
     def request_cancel(self) -> None:
         """Ask the stages to stop soon; what is packed is stored."""
-        self._cancelled.set()
+        super().request_cancel()
         if self._batches is not None:
             self._batches.request_cancel()
 
-    def is_stopping(self) -> bool:
-        """Whether `request_cancel` was called."""
-        return self._cancelled.is_set()
-
-    def check_cancelled(self) -> None:
-        """Raise Interrupted once `request_cancel` was called."""
-        if self._cancelled.is_set():
-            raise Interrupted(
-                f"stopped on request; {self.tally.count(DONE)} files are done, the others are "
-                "as they were"
-            )
+    @property
+    def stopped(self) -> str:
+        """What is said when it is stopped."""
+        done = self.tally.count(DONE)
+        return f"stopped on request; {done} files are done, the others are as they were"
 
     @property
     def duration_seconds(self) -> float:

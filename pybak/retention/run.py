@@ -6,7 +6,6 @@ catalog lists has its archives.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +25,6 @@ from pybak.catalog.replacing import needs_of
 from pybak.display import printable
 from pybak.errors import (
     ArchiveError,
-    Interrupted,
     LockedError,
     NotFoundError,
     PlanError,
@@ -51,6 +49,7 @@ from pybak.retention.outcome import job_report, with_full
 from pybak.retention.places import UnreachableError
 from pybak.retention.plan import JobPlan, plan_prune
 from pybak.retention.policy import Policy, Verdict, apply_policy, check_policy
+from pybak.stoppable import Cancellable
 from pybak.units import parse_duration
 
 
@@ -69,8 +68,13 @@ class Prepared:
     chain: Chain | None = None
 
 
-class PruneRun:
-    """A prune of one job or of all; a context manager."""
+class PruneRun(Cancellable):
+    """A prune of one job or of all; a context manager.
+
+    After `request_cancel` it stops behind the archive that is being deleted.
+    """
+
+    stopped = "stopped on request; the next prune goes on where this one ended"
 
     def __init__(
         self,
@@ -98,7 +102,6 @@ class PruneRun:
         self._timezone = timezone
         self._database = Database(catalog_url)
         self._history = History(self._database)
-        self._cancelled = threading.Event()
 
     def __enter__(self) -> Self:
         """Give the run itself."""
@@ -112,10 +115,6 @@ class PruneRun:
     ) -> None:
         """Close the catalog."""
         self._database.close()
-
-    def request_cancel(self) -> None:
-        """Have the run stop after the archive that is being deleted."""
-        self._cancelled.set()
 
     def jobs(self, job: str | None) -> list[str]:
         """List the jobs to prune: the one that is named, or all that have a snapshot.
@@ -146,11 +145,11 @@ class PruneRun:
         with (
             job_lock(
                 job, wait=self._wait, catalog_url=self._url, run_id=self.run_id,
-                cancelled=self._cancelled.is_set, on_wait=on_wait,
+                cancelled=self.is_stopping, on_wait=on_wait,
             ) as first,
             archives_lock(
                 job, shared=False, wait=self._wait, catalog_url=self._url, run_id=self.run_id,
-                cancelled=self._cancelled.is_set, on_wait=on_wait,
+                cancelled=self.is_stopping, on_wait=on_wait,
             ) as second,
         ):  # fmt: skip
             if not (first.is_safe and second.is_safe):
@@ -262,7 +261,7 @@ class PruneRun:
         try:
             made = consolidate(
                 self._database, chain, prepared.files, password=self._password,
-                run_id=self.run_id, stop_if_asked=self._stop_if_asked,
+                run_id=self.run_id, stop_if_asked=self.check_cancelled,
             )  # fmt: skip
         except (ArchiveError, PlanError, StorageError) as error:
             failed = Problem(chain.own.name, report.error_code(error, "prune"), str(error))
@@ -270,10 +269,6 @@ class PruneRun:
             return self._delete(replace(again, problems=(failed, *again.problems)))
         done = self._delete(self.plan(job, chains=False), has_begun=True)
         return with_full(done, chain, made)
-
-    def _stop_if_asked(self) -> None:
-        if self._cancelled.is_set():
-            raise Interrupted(_STOPPED)
 
     def _delete(self, prepared: Prepared, *, has_begun: bool = False) -> report.JobPrune:
         """Mark what goes, and delete it.
@@ -293,7 +288,7 @@ class PruneRun:
         gone: set[int] = set()
         deletion = Deletion(prepared.files, prepared.kept)
         for archive in plan.going:
-            if self._cancelled.is_set():
+            if self.is_stopping():
                 break
             if deletion.delete(archive):
                 gone.add(archive.id)
@@ -304,7 +299,7 @@ class PruneRun:
                 removal.take_back_marks(self._database, marked)
             raise StorageError(f"{refusal}; {_NOTHING}") from refusal
         removal.finish_removal(self._database, gone)
-        self._stop_if_asked()
+        self.check_cancelled()
         problems = (*prepared.problems, *deletion.problems())
         return job_report(plan, gone=gone, size=deletion.freed, problems=problems)
 
@@ -327,7 +322,6 @@ class PruneRun:
 
 _ADVICE: Final = "put it back, or make a new full backup"
 _NOTHING: Final = "nothing was removed"
-_STOPPED: Final = "stopped on request; the next prune goes on where this one ended"
 
 
 def policy_of(options: PruneOptions) -> Policy:
