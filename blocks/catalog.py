@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 from prefect.blocks.core import Block
-from prefect.blocks.system import Secret
 from pydantic import Field, HttpUrl, SecretStr
 
-from blocks.loading import load_block
-from pybak.errors import PlanError
+from blocks.fields import DOCUMENTATION
+from blocks.secret_text import load_text
 
 _SLUG: Final = "pybak-catalog-url"
 _OTHERWISE: Final = "set PYBAK_CATALOG_URL to the database itself"
@@ -35,9 +34,7 @@ class CatalogUrl(Block):
     _block_type_name: ClassVar[str] = "PyBak Catalog URL"
     _block_type_slug: ClassVar[str] = _SLUG
     _description: ClassVar[str] = "The database that PyBak keeps its catalog in."
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl(
-        "https://docs.prefect.io/v3/concepts/blocks"
-    )
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
 
     url: SecretStr = Field(
         min_length=1,
@@ -55,14 +52,7 @@ def load_catalog_url(name: str) -> str:
     own Secret blocks. Raises PlanError if there is none, or no text in it, and StorageError if
     Prefect's server can't be reached.
     """
-    kind, slash, document = name.rpartition("/")
-    if not slash or kind == _SLUG:
-        return load_block(CatalogUrl, name, document, _OTHERWISE).url.get_secret_value()
-    if kind != Secret.get_block_type_slug():
-        raise PlanError(
-            f"block {name}: is no catalog; name a block of the type {_SLUG}, or secret/NAME"
-        )
-    url = load_block(Secret, name, document, _OTHERWISE).get()
-    if not isinstance(url, str):
-        raise PlanError(f"block {name}: holds no text; put the URL of the catalog into it")
-    return url
+    return load_text(
+        CatalogUrl, lambda block: block.url, name, what="catalog", text="the URL of the catalog",
+        otherwise=_OTHERWISE,
+    )  # fmt: skip

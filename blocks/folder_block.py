@@ -7,6 +7,8 @@ from typing import ClassVar
 from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl
 
+from blocks.fields import DOCUMENTATION
+
 
 class LocalFolder(Block):
     """A folder of the machines that runs work on, such as a mounted share.
@@ -25,9 +27,7 @@ class LocalFolder(Block):
     _block_type_name: ClassVar[str] = "PyBak Local Folder"
     _block_type_slug: ClassVar[str] = "pybak-local-folder"
     _description: ClassVar[str] = "A folder that PyBak keeps archives in."
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl(
-        "https://docs.prefect.io/v3/concepts/blocks"
-    )
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
 
     path: str = Field(
         pattern=r"^[/~]",

@@ -13,6 +13,7 @@ from prefect_gcp.cloud_storage import GcsBucket  # type: ignore[import-untyped]
 from prefect_gcp.credentials import GcpCredentials  # type: ignore[import-untyped]
 from pydantic import Field, HttpUrl
 
+from blocks.fields import DOCUMENTATION, Bucket, KeptDays, Prefix
 from blocks.gcs_settings import GcsSettings, ServiceAccount
 
 
@@ -33,14 +34,10 @@ class GcsStorageBlock(Block):
     _block_type_name: ClassVar[str] = "PyBak GCS Storage"
     _block_type_slug: ClassVar[str] = "pybak-gcs-storage"
     _description: ClassVar[str] = "A folder in Google Cloud Storage that PyBak keeps archives in."
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl(
-        "https://docs.prefect.io/v3/concepts/blocks"
-    )
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
 
-    bucket: str = Field(min_length=3, description="The name of the bucket.")
-    prefix: str = Field(
-        default="", description="The path of the folder in the bucket; empty is the bucket itself."
-    )
+    bucket: Bucket
+    prefix: Prefix = ""
     credentials: GcpCredentials | None = Field(
         default=None,
         description=(
@@ -66,9 +63,7 @@ class GcsStorageBlock(Block):
         default=None,
         description="The retention that keeps each archive; Locked can't be shortened by anyone.",
     )
-    retention_days: int | None = Field(
-        default=None, ge=1, description="For how many days from its writing an archive is kept."
-    )
+    retention_days: KeptDays = None
     concurrency: int = Field(
         default=10, ge=1, le=1000, description="How many requests a process sends at once."
     )

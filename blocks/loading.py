@@ -53,6 +53,18 @@ def load_block(kind: type[_B], name: str, document: str, otherwise: str) -> _B:
     return block
 
 
+def load_of_type(kind: type[_B], name: str, what: str, otherwise: str) -> _B:
+    """Give the block `name`, which may have the slug of its type before it.
+
+    Raises PlanError for one of another type, which is no `what`; for all else see `load_block`.
+    """
+    slug = kind.get_block_type_slug()
+    given, slash, document = name.rpartition("/")
+    if slash and given != slug:
+        raise PlanError(f"block {name}: is no {what}; name a block of the type {slug}")
+    return load_block(kind, name, document, otherwise)
+
+
 def _unreachable(name: str, otherwise: str) -> StorageError:
     where = f"at {bare(url)} " if (url := PREFECT_API_URL.value()) else ""
     return StorageError(

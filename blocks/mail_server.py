@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from html import escape
-from pathlib import Path
 from typing import ClassVar, Final, Literal, Self
 
 from prefect._internal.compatibility.async_dispatch import async_dispatch
 from prefect.blocks.abstract import NotificationBlock, NotificationError
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator, model_validator
 
-from blocks.loading import load_block
-from pybak.errors import PlanError
+from blocks.fields import DOCUMENTATION, CaFile, Timeout, Verify, expanded
+from blocks.loading import load_of_type
 from pybak.notify.failures import NoticeError
 from pybak.notify.letter import Letter
 from pybak.notify.smtp import MailSettings, connected
@@ -47,9 +46,7 @@ class MailServer(NotificationBlock):
     _block_type_name: ClassVar[str] = "PyBak Mail Server"
     _block_type_slug: ClassVar[str] = _SLUG
     _description: ClassVar[str] = "A mail server that takes PyBak's reports, and whom they go to."
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl(
-        "https://docs.prefect.io/v3/concepts/blocks"
-    )
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
 
     host: str = Field(
         min_length=1, description="The server's name.", examples=["smtp.gmail.com", "localhost"]
@@ -75,16 +72,9 @@ class MailServer(NotificationBlock):
     recipients: list[str] = Field(
         min_length=1, description="The addresses that mails go to.", examples=[["me@example.org"]]
     )
-    timeout: float = Field(
-        default=10.0, gt=0, le=30, description="How many seconds each answer may take."
-    )
-    verify: bool = Field(
-        default=True, description="Whether the server's certificate must be a trusted one."
-    )
-    ca_file: str | None = Field(
-        default=None,
-        description="A file of certificates to trust, on the machine that sends; empty: its own.",
-    )
+    timeout: Timeout = 10.0
+    verify: Verify = True
+    ca_file: CaFile = None
     allow_plain_password: bool = Field(
         default=False,
         description="Send the password even without encryption, where anybody can read it.",
@@ -138,7 +128,7 @@ class MailServer(NotificationBlock):
             password=self.password.get_secret_value() if self.password else None,
             timeout=self.timeout,
             verify=self.verify,
-            ca_file=str(Path(self.ca_file).expanduser()) if self.ca_file else None,
+            ca_file=expanded(self.ca_file),
             allow_plain_password=self.allow_plain_password,
         )
 
@@ -176,7 +166,4 @@ def load_mail_server(name: str) -> MailSettings:
 
     Raises PlanError if there is none, and StorageError if Prefect's server can't be reached.
     """
-    kind, slash, document = name.rpartition("/")
-    if slash and kind != _SLUG:
-        raise PlanError(f"block {name}: is no mail server; name a block of the type {_SLUG}")
-    return load_block(MailServer, name, document, _OTHERWISE).settings()
+    return load_of_type(MailServer, name, "mail server", _OTHERWISE).settings()

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 from prefect.blocks.core import Block
-from prefect.blocks.system import Secret
 from pydantic import Field, HttpUrl, SecretStr
 
-from blocks.loading import load_block
-from pybak.errors import PlanError
+from blocks.fields import DOCUMENTATION
+from blocks.secret_text import load_text
 from pybak.password import checked, encode
 
 _SLUG: Final = "pybak-encryption-password"
@@ -37,9 +36,7 @@ class EncryptionPassword(Block):
     _block_type_name: ClassVar[str] = "PyBak Encryption Password"
     _block_type_slug: ClassVar[str] = _SLUG
     _description: ClassVar[str] = "A password that PyBak encrypts and opens archives with."
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl(
-        "https://docs.prefect.io/v3/concepts/blocks"
-    )
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
 
     password: SecretStr = Field(
         min_length=1, description="The password; it is stored encrypted, and shown nowhere."
@@ -53,17 +50,8 @@ def load_password(name: str) -> bytes:
     one of Prefect's own Secret blocks. Raises PlanError if there is none, or no text in it, and
     StorageError if Prefect's server can't be reached.
     """
-    kind, slash, document = name.rpartition("/")
-    if not slash or kind == _SLUG:
-        password = load_block(
-            EncryptionPassword, name, document, _OTHERWISE
-        ).password.get_secret_value()
-    elif kind == Secret.get_block_type_slug():
-        password = load_block(Secret, name, document, _OTHERWISE).get()
-    else:
-        raise PlanError(
-            f"block {name}: is no password; name a block of the type {_SLUG}, or secret/NAME"
-        )
-    if not isinstance(password, str):
-        raise PlanError(f"block {name}: holds no text; put the password into it")
+    password = load_text(
+        EncryptionPassword, lambda block: block.password, name, what="password",
+        text="the password", otherwise=_OTHERWISE,
+    )  # fmt: skip
     return checked(encode(password), f"block {name}")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, Final, Literal
 
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator
 
-from blocks.loading import load_block
-from blocks.webhook import check_address
-from pybak.errors import PlanError
+from blocks.fields import DOCUMENTATION, CaFile, Timeout, Verify, check_address, expanded
+from blocks.loading import load_of_type
 from pybak.notify.ping import PingSettings
 
 _SLUG: Final = "pybak-ping"
@@ -37,9 +35,7 @@ class Ping(Block):
     _block_type_name: ClassVar[str] = "PyBak Ping"
     _block_type_slug: ClassVar[str] = _SLUG
     _description: ClassVar[str] = "A service that is told of start, success and failure of runs."
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl(
-        "https://docs.prefect.io/v3/concepts/blocks"
-    )
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
 
     url: SecretStr = Field(
         description="What is asked for after a success, as in https://hc-ping.com/UUID."
@@ -57,16 +53,9 @@ class Ping(Block):
     method: Literal["POST", "GET", "HEAD"] = Field(
         default="POST", description="How it is asked for; POST says in a line how the run ended."
     )
-    timeout: float = Field(
-        default=5.0, gt=0, le=30, description="How many seconds each answer may take."
-    )
-    verify: bool = Field(
-        default=True, description="Whether the server's certificate must be a trusted one."
-    )
-    ca_file: str | None = Field(
-        default=None,
-        description="A file of certificates to trust, on the machine that sends; empty: its own.",
-    )
+    timeout: Timeout = 5.0
+    verify: Verify = True
+    ca_file: CaFile = None
 
     @field_validator("url", "start_url", "failure_url")
     @classmethod
@@ -84,7 +73,7 @@ class Ping(Block):
             method=self.method,
             timeout=self.timeout,
             verify=self.verify,
-            ca_file=str(Path(self.ca_file).expanduser()) if self.ca_file else None,
+            ca_file=expanded(self.ca_file),
         )
 
 
@@ -93,7 +82,4 @@ def load_ping(name: str) -> PingSettings:
 
     Raises PlanError if there is none, and StorageError if Prefect's server can't be reached.
     """
-    kind, slash, document = name.rpartition("/")
-    if slash and kind != _SLUG:
-        raise PlanError(f"block {name}: is no ping; name a block of the type {_SLUG}")
-    return load_block(Ping, name, document, _OTHERWISE).settings()
+    return load_of_type(Ping, name, "ping", _OTHERWISE).settings()

@@ -13,6 +13,7 @@ from prefect_aws.s3 import S3Bucket
 from pydantic import Field, HttpUrl, SecretStr, field_validator
 
 from blocks.aws_session import AwsSession
+from blocks.fields import DOCUMENTATION, Bucket, KeptDays, Prefix
 from blocks.s3_settings import S3Settings
 
 _ELSE: Final = "empty is what the credentials' block says, or"
@@ -36,14 +37,10 @@ class S3StorageBlock(Block):
     _block_type_name: ClassVar[str] = "PyBak S3 Storage"
     _block_type_slug: ClassVar[str] = "pybak-s3-storage"
     _description: ClassVar[str] = "A folder in S3 that PyBak keeps archives in."
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl(
-        "https://docs.prefect.io/v3/concepts/blocks"
-    )
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
 
-    bucket: str = Field(min_length=3, description="The name of the bucket.")
-    prefix: str = Field(
-        default="", description="The path of the folder in the bucket; empty is the bucket itself."
-    )
+    bucket: Bucket
+    prefix: Prefix = ""
     credentials: AwsCredentials | MinIOCredentials | None = Field(
         default=None,
         description=(
@@ -79,9 +76,7 @@ class S3StorageBlock(Block):
         default=None,
         description="The object lock that keeps each archive; the bucket must have been made so.",
     )
-    lock_days: int | None = Field(
-        default=None, ge=1, description="For how many days from its writing an archive is kept."
-    )
+    lock_days: KeptDays = None
     checksums: Literal["sha256", "md5", "none"] = Field(
         default="sha256",
         description="The digest that goes with every part; choose md5 if a server refuses it.",

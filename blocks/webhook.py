@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator
 
-from blocks.loading import load_block
-from pybak.errors import PlanError
-from pybak.notify.http import HttpSettings, is_address
+from blocks.fields import DOCUMENTATION, CaFile, Timeout, Verify, check_address, expanded
+from blocks.loading import load_of_type
+from pybak.notify.http import HttpSettings
 
 _SLUG: Final = "pybak-webhook"
 _OTHERWISE: Final = "leave out --webhook"
-
-
-def check_address(value: SecretStr | None) -> SecretStr | None:
-    """Give an address back. Raises ValueError, which does not show it, for what is none."""
-    if value is not None and not is_address(value.get_secret_value()):
-        raise ValueError("is no address; write it as in https://example.org/path")
-    return value
 
 
 class Webhook(Block):
@@ -45,9 +37,7 @@ class Webhook(Block):
     _block_type_name: ClassVar[str] = "PyBak Webhook"
     _block_type_slug: ClassVar[str] = _SLUG
     _description: ClassVar[str] = "An address that gets the report of each run as JSON."
-    _documentation_url: ClassVar[HttpUrl | None] = HttpUrl(
-        "https://docs.prefect.io/v3/concepts/blocks"
-    )
+    _documentation_url: ClassVar[HttpUrl | None] = DOCUMENTATION
 
     url: SecretStr = Field(
         description="Where reports are posted: http:// or https://; it is shown nowhere."
@@ -55,16 +45,9 @@ class Webhook(Block):
     headers: SecretDict | None = Field(
         default=None, description="Further headers, such as Authorization; shown nowhere."
     )
-    timeout: float = Field(
-        default=10.0, gt=0, le=30, description="How many seconds each answer may take."
-    )
-    verify: bool = Field(
-        default=True, description="Whether the server's certificate must be a trusted one."
-    )
-    ca_file: str | None = Field(
-        default=None,
-        description="A file of certificates to trust, on the machine that sends; empty: its own.",
-    )
+    timeout: Timeout = 10.0
+    verify: Verify = True
+    ca_file: CaFile = None
 
     @field_validator("url")
     @classmethod
@@ -90,7 +73,7 @@ class Webhook(Block):
             headers={str(name): str(value) for name, value in headers.items()},
             timeout=self.timeout,
             verify=self.verify,
-            ca_file=str(Path(self.ca_file).expanduser()) if self.ca_file else None,
+            ca_file=expanded(self.ca_file),
         )
 
 
@@ -99,7 +82,4 @@ def load_webhook(name: str) -> HttpSettings:
 
     Raises PlanError if there is none, and StorageError if Prefect's server can't be reached.
     """
-    kind, slash, document = name.rpartition("/")
-    if slash and kind != _SLUG:
-        raise PlanError(f"block {name}: is no webhook; name a block of the type {_SLUG}")
-    return load_block(Webhook, name, document, _OTHERWISE).settings()
+    return load_of_type(Webhook, name, "webhook", _OTHERWISE).settings()
