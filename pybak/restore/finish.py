@@ -24,9 +24,10 @@ from pybak.errors import PlanError, StorageError, reason
 from pybak.folders import Folders
 from pybak.looks import Looks, dress
 from pybak.problems import EXISTS, STORAGE, UNSUPPORTED, Problem, read_problems, write_problems
+from pybak.restore.account import Progress, ShouldStop
 from pybak.restore.attempt import is_any_unfinished, remove_temporaries
 from pybak.restore.delete import DeletePlan, delete_surplus
-from pybak.restore.extract import Progress, ShouldStop, extract_batch
+from pybak.restore.extract import extract_batch
 from pybak.restore.items import Folder, Job, read_batch
 from pybak.restore.outcome import Outcome
 from pybak.restore.overwrite import IF_NEWER, NEVER

@@ -27,10 +27,10 @@ from pybak.formats.tar_reader import TarFile
 from pybak.formats.zip_directory import Member
 from pybak.paths import absolute
 from pybak.problems import DAMAGED, STORAGE, Problem, write_problems
+from pybak.restore.account import Progress, ShouldStop
 from pybak.restore.authentic import authenticate, wrapped_volumes
 from pybak.restore.dealing import deal, slice_of
 from pybak.restore.digest import ContentCheck
-from pybak.restore.extract import Progress, ShouldStop
 from pybak.restore.gather import locked, runs_of
 from pybak.restore.items import Item, Job, open_job, read_batch, write_batch, write_index
 from pybak.units import format_count, format_size
