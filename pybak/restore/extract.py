@@ -101,42 +101,44 @@ class _Unpacker:
         Of what is given as a folder only the attributes are taken down, for the last step: of
         folders, and of links, which come after all files.
         """
-        size = self._account.size
+        account = self._account
+        size = account.size
         try:
-            self._account.ask(item)
+            account.ask(item)
             if item.kind == FOLDER:
                 self._once_more(item, self._collect)
             elif self._full >= _FULL_ENOUGH:
-                self._account.fail(item, STORAGE, "not written: the target's disk is full")
+                account.fail(item, STORAGE, "not written: the target's disk is full")
             else:
                 self._once_more(item, self._place)
                 self._full = 0
         except Stopped:
-            self._account.stopped = True
-            self._account.size = size
+            account.stopped = True
+            account.size = size
             return False
         except ArchiveError as error:
-            self._account.fail(item, DAMAGED, str(error))
+            account.fail(item, DAMAGED, str(error))
         except StorageError as error:
-            self._account.fail(item, STORAGE, str(error))
+            account.fail(item, STORAGE, str(error))
         except OSError as error:
             self._full = self._full + 1 if is_disk_full(error) else 0
-            self._account.fail(item, STORAGE, f"can't be written: {_explain(error)}")
+            account.fail(item, STORAGE, f"can't be written: {_explain(error)}")
         else:
             return True
-        self._account.size = size
+        account.size = size
         return True
 
     def _once_more(self, item: Item, unpack: Callable[[Item], None]) -> None:
         """Unpack a member; if it is damaged, and came over a network, fetch it once more."""
-        size, noted = self._account.size, len(self._account.problems)
+        account = self._account
+        size, noted = account.size, len(account.problems)
         try:
             unpack(item)
         except ArchiveError:
             if not self._archive.again():
                 raise
-            self._account.size = size
-            del self._account.problems[noted:]
+            account.size = size
+            del account.problems[noted:]
             unpack(item)
 
     def close(self) -> Outcome:
