@@ -103,6 +103,18 @@ def test_a_sample_tells_noise_from_text() -> None:
     assert not looks_incompressible(prose(200_000))
 
 
+@pytest.mark.parametrize("length", [0, 1, 3, 8191, 8192, 8193, 20_000, 100_000, 4 << 20])
+def test_data_of_any_length_can_be_judged(length: int) -> None:
+    assert looks_incompressible(noise(length))
+    assert looks_incompressible(bytes(length)) == (length < 4)
+
+
+def test_noise_among_text_is_not_given_up() -> None:
+    text = prose(150_000)
+    assert not looks_incompressible(text + noise(800_000))
+    assert not looks_incompressible(noise(400_000) + text + noise(400_000))
+
+
 def test_higher_levels_make_smaller_files() -> None:
     data = prose(300_000)
     sizes = [len(deflater(level).whole(data)) for level in LEVELS]
