@@ -45,9 +45,10 @@ from pybak.backup.assemble import Assembly
 from pybak.backup.catalog_base import JobHistory
 from pybak.backup.filter import Filtered
 from pybak.backup.plan import DIRECT, BackupPlan, Hand
-from pybak.backup.record import earlier_archives, write_backup
+from pybak.backup.record import collecting, earlier_archives, write_backup
 from pybak.backup.run import BackupRun
 from pybak.backup.sources import resolve_sources
+from pybak.catalog.collected import CollectedVersions
 from pybak.catalog.failures import CatalogError
 from pybak.catalog.history import History
 from pybak.catalog.recorder import RunRecorder
@@ -164,11 +165,11 @@ def _back_up(run: BackupRun, screen: Screen) -> Report:
         if run.is_unchanged:
             report = run.unchanged_report(kept)
         else:
-            report, assembly = _save(run, plan, kept, screen)
+            with collecting(run, plan) as collected:
+                report, assembly = _save(run, plan, kept, screen, collected)
             write = partial(
-                write_backup, run=run, report=report, manifest=assembly.manifest,
-                members=assembly.members,
-            )  # fmt: skip
+                write_backup, run=run, report=report, assembly=assembly, collected=collected
+            )
     record_metadata(
         recorder, status=report.status, counts=report.files.to_json(), now=datetime.now(UTC),
         archive=report.archive, write=write,
@@ -200,10 +201,14 @@ def _compare(
 
 
 def _save(
-    run: BackupRun, plan: BackupPlan, kept: Filtered, screen: Screen
+    run: BackupRun,
+    plan: BackupPlan,
+    kept: Filtered,
+    screen: Screen,
+    collected: CollectedVersions | None,
 ) -> tuple[BackupReport, Assembly]:
     """Write the archive that the plan is for."""
-    with run.assembling() as archive:
+    with run.assembling(collected.add if collected is not None else None) as archive:
         screen.working(COMPRESSING, plan.staging, files=plan.files, size_bytes=plan.bytes)
         _compress(run, plan, screen)
         archive.check()

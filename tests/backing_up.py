@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import pytest
@@ -28,10 +28,13 @@ from commands import tool
 
 from pybak.backup import assemble_tar, pack_tar, pack_zip, read_source
 from pybak.backup import plan as plan_module
+from pybak.backup.assemble import Assembly
 from pybak.backup.base import History
 from pybak.backup.compress import compress_batches
 from pybak.backup.plan import DIRECT, BackupPlan, Hand
+from pybak.backup.record import collecting
 from pybak.backup.run import BackupRun
+from pybak.catalog.collected import CollectedVersions
 from pybak.formats import manifest, streams
 from pybak.formats.deflate import deflater
 from pybak.formats.manifest_reader import FullFact, Manifest, read_whole_manifest
@@ -224,6 +227,13 @@ def shrink(
     patch.setattr(read_source, "_RETRY_SECONDS", (0.0, 0.0, 0.0))
 
 
+class Made(NamedTuple):
+    """What `write_backup` takes of a run besides its report."""
+
+    assembly: Assembly
+    collected: CollectedVersions | None
+
+
 def back_up(
     *sources: Path | str | bytes,
     to: Path,
@@ -234,15 +244,15 @@ def back_up(
     password: bytes | None = None,
     history: History | None = None,
     begin: Callable[[BackupRun], History | None] = lambda _run: None,
-    after: Callable[[BackupRun, Path, BackupReport, int], object] = lambda *_what: None,
+    after: Callable[[BackupRun, BackupReport, Made], object] = lambda *_what: None,
     now: datetime | None = None,
     **options: Any,
 ) -> Outcome:
     """Do what the backup flow does, with threads as workers.
 
     `before_reading` is called when the sources are listed and planned, and nothing is read yet;
-    `begin` comes before anything else and may give the history; `after` gets the finished
-    manifest, if there is one, the report, and the number of members.
+    `begin` comes before anything else and may give the history; `after` gets the report and what
+    `write_backup` takes, if there is an archive.
     """
     more = {"read": options.pop("read")} if "read" in options else {}
     options.setdefault("workers", threads)
@@ -261,15 +271,20 @@ def back_up(
         before_reading(run)
         if run.is_unchanged:
             return Outcome(run.unchanged_report(kept), Path(), plan, password)
-        with run.assembling() as assembling:
-            with ThreadPoolExecutor(threads) as pool:
-                hands = [
-                    pool.submit(compress, run.staging, hand.batches(), password=password, **more)
-                    for hand in plan.hands
-                ]
-                for hand in hands:
-                    hand.result()
-            assembly = assembling.finish(run.header(), run.owner_names(kept), run.conclude(kept))
+        with collecting(run, plan, least=0) as collected:
+            add = collected.add if collected is not None else None
+            with run.assembling(add) as assembling:
+                with ThreadPoolExecutor(threads) as pool:
+                    hands = [
+                        pool.submit(
+                            compress, run.staging, hand.batches(), password=password, **more
+                        )
+                        for hand in plan.hands
+                    ]
+                    for hand in hands:
+                        hand.result()
+                ends = run.header(), run.owner_names(kept), run.conclude(kept)
+                assembly = assembling.finish(*ends)
         count = run.cut(assembly)
         if count:
             call = run.volume_call(Hand(0, count, 1), DIRECT)
@@ -277,7 +292,7 @@ def back_up(
             write_volumes(call.pop("staging"), numbers, password=password, **call)
         stored = run.publish(assembly, count)
         report = run.report(kept=kept, assembly=assembly, stored=stored)
-        after(run, assembly.manifest, report, assembly.members)
+        after(run, report, Made(assembly, collected))
     assert sum(volume.size for volume in report.volumes) == report.bytes_stored
     return Outcome(report, stored.path, plan, password)
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from backing_up import Outcome, back_up
+from backing_up import Made, Outcome, back_up
 from walker import Found, walk
 
 from pybak.backup.catalog_base import JobHistory
@@ -70,16 +70,14 @@ class Job:
             kept.append((run, recorder))
             return JobHistory(recorder.history, run.job) if recorder.history else None
 
-        def record(run: BackupRun, manifest: Path, report: Any, members: int) -> None:
+        def record(run: BackupRun, report: Any, made: Made) -> None:
             before_recording()
             recorder = kept[0][1]
             assert recorder.problem is None, recorder.problem
             assert run.seq is not None
 
             def write(connection: Any) -> None:
-                write_backup(
-                    connection, run=run, report=report, manifest=manifest, members=members, now=now
-                )
+                write_backup(connection, run=run, report=report, **made._asdict(), now=now)
 
             problem = recorder.finish(
                 status=report.status, counts={}, now=run.started_at, write=write

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from backing_up import Outcome, back_up
+from backing_up import Made, Outcome, back_up
 
 from pybak.backup.catalog_base import JobHistory
 from pybak.backup.record import write_backup
@@ -48,13 +48,12 @@ class Recorded:
             run.seq = recorder.seq
             return JobHistory(recorder.history, run.job)
 
-        def after(run: BackupRun, manifest: Path, report: BackupReport, members: int) -> None:
+        def after(run: BackupRun, report: BackupReport, made: Made) -> None:
             (recorder,) = recorders
             problem = recorder.finish(
                 status=report.status, counts={}, now=ended,
                 write=lambda connection: write_backup(
-                    connection, run=run, report=report, manifest=manifest, members=members,
-                    now=ended,
+                    connection, run=run, report=report, **made._asdict(), now=ended
                 ),
             )  # fmt: skip
             assert problem is None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from backing_up import Outcome, back_up
+from backing_up import Made, Outcome, back_up
 
 from pybak.backup.base import ArchiveFacts, Digest, Lineage, State, Stored, is_racy
 from pybak.backup.gone import WITHOUT_DISK
@@ -122,7 +122,7 @@ class Memory:
         self.runs += 1
         run.seq = self.runs
 
-    def keep(self, run: BackupRun, manifest: Path, report: BackupReport, members: int) -> None:
+    def keep(self, run: BackupRun, report: BackupReport, made: Made) -> None:
         """Do more with a finished run; nothing here."""
 
     def back_up(self, *sources: Path | str | bytes, **more: object) -> Outcome:
@@ -134,9 +134,9 @@ class Memory:
             self.begin(run)
             starts.append(run.started_at)
 
-        def after(run: BackupRun, manifest: Path, report: BackupReport, members: int) -> None:
-            manifests.append(read_whole_manifest(manifest.read_bytes()))
-            self.keep(run, manifest, report, members)
+        def after(run: BackupRun, report: BackupReport, made: Made) -> None:
+            manifests.append(read_whole_manifest(made.assembly.manifest.read_bytes()))
+            self.keep(run, report, made)
 
         more.setdefault("mode", "incremental")
         # Files that were made just now are not racy.

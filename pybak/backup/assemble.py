@@ -19,7 +19,7 @@ from pybak.backup.arrivals import Arrivals, StoppedError
 from pybak.backup.assemble_large import LargeFiles
 from pybak.backup.assemble_tar import TarBook
 from pybak.backup.assemble_zip import ZipBook
-from pybak.backup.book import Book
+from pybak.backup.book import Book, MemberLines, OnLines
 from pybak.backup.check_password import leave_check, needed
 from pybak.backup.compress import compress_batch
 from pybak.backup.conclude import Conclude, Conclusion, Taken
@@ -42,7 +42,7 @@ class Assembly(msgspec.Struct, frozen=True):
 
     One plain file has its `path` and the digests of its `parts`; else `extents` tell where the
     bytes are, in order. `absent` are the entries that it does not hold; `manifest` is a copy of
-    its manifest.
+    its manifest, `closing` the part of it behind the members, packed.
     """
 
     path: Path | None
@@ -56,6 +56,7 @@ class Assembly(msgspec.Struct, frozen=True):
     lost: dict[str, int]
     absent: tuple[Absent, ...]
     manifest: Path
+    closing: bytes
 
 
 def manifest_path(folder: Path) -> Path:
@@ -70,7 +71,7 @@ class Assembler:
     sent; `is_alone` tells that nobody else makes what no worker sends by itself. `run` is meant for
     a thread of its own beside the workers; `finish` is called after it. `password` is needed where
     the job says that members are encrypted (PlanError); what workers must have the same one by is
-    left in `folder`.
+    left in `folder`. `on_lines` hears of the manifest's lines of members.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Assembler:
         sending: SendingOutput | None = None,
         staging_limit: int = 1 << 30,
         is_alone: bool = False,
+        on_lines: OnLines | None = None,
     ) -> None:
         self._folder = folder
         self._job = read_job(folder)
@@ -90,10 +92,11 @@ class Assembler:
         self._path = path
         job = self._job
         own = needed(password) if job.encrypted else None
+        lines = MemberLines(on_lines)
         self._book: Book = (
-            TarBook(job.format, job.level)
+            TarBook(job.format, job.level, lines=lines)
             if job.format in TAR_FORMATS
-            else ZipBook(own, threads=min(job.batches, usable_cpus()))
+            else ZipBook(own, threads=min(job.batches, usable_cpus()), lines=lines)
         )
         try:
             if password is not None:
@@ -287,6 +290,7 @@ class Assembler:
             lost={what: count for what, count in self._lost.items() if count},
             absent=tuple(self._absent),
             manifest=manifest_path(self._folder),
+            closing=closing,
         )
 
     @property

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
+from pybak.backup.book import MemberLines
 from pybak.backup.output import Output
 from pybak.backup.segments import LaidDown, PartResult, Segment, SegmentIndex
 from pybak.entries import FILE, Entry
@@ -31,10 +32,12 @@ _SUBFIELD_HEAD: Final = 4
 class TarBook:
     """Keeps the pieces and the manifest's lines of a tar archive."""
 
-    def __init__(self, archive_format: str, level: int) -> None:
+    def __init__(
+        self, archive_format: str, level: int, *, lines: MemberLines | None = None
+    ) -> None:
         self._codec = codec(archive_format, level)
         self._pieces: list[Piece] = []
-        self._manifest: list[bytes] = []
+        self._manifest = lines or MemberLines()
 
     def start(self, output: Output) -> None:
         """Write what the stream begins with."""
@@ -47,7 +50,7 @@ class TarBook:
     def enter(self, pieces: Sequence[Piece], lines: bytes) -> None:
         """Enter pieces that were laid down, with the manifest's lines of what they hold, packed."""
         self._pieces += pieces
-        self._manifest.append(lines)
+        self._manifest.add(lines)
 
     def lay_large(
         self,
@@ -83,7 +86,7 @@ class TarBook:
 
     def end(self, lines: manifest.Ends, output: Output) -> bytes:
         """Write the manifest, the zero blocks, and what ends the stream; give the manifest."""
-        text = lines.around(self._manifest)
+        text = lines.around(self._manifest.all)
         text += _filler(-len(text) % BLOCK)
         size = len(text) + BLOCK
         head = sum(piece.plain for piece in self._pieces)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from pybak import aes, entries
+from pybak.backup.book import MemberLines
 from pybak.backup.output import Output
 from pybak.backup.pack_zip import HOLES
 from pybak.backup.segments import LaidDown, Meta, PartResult, Segment, SegmentIndex
@@ -29,12 +30,14 @@ _READ_BYTES: Final = 1 << 20
 class ZipBook:
     """Keeps the central directory and the manifest's lines of a ZIP file."""
 
-    def __init__(self, password: bytes | None, *, threads: int = 1) -> None:
+    def __init__(
+        self, password: bytes | None, *, threads: int = 1, lines: MemberLines | None = None
+    ) -> None:
         """Take the password that members are encrypted with; large ones are by `threads`."""
         self._password = password
         self._threads = threads
         self._central: list[bytes] = []
-        self._manifest: list[bytes] = []
+        self._manifest = lines or MemberLines()
         self._members = 0
 
     def start(self, output: Output) -> None:
@@ -48,7 +51,7 @@ class ZipBook:
     def enter(self, central: bytes, lines: bytes, members: int) -> None:
         """Enter members that were laid down: their directory records, and the manifest's lines."""
         self._central.append(central)
-        self._manifest.append(lines)
+        self._manifest.add(lines)
         self._members += members
 
     def lay_large(
@@ -96,7 +99,7 @@ class ZipBook:
 
     def end(self, lines: manifest.Ends, output: Output) -> bytes:
         """Write manifest, central directory and end records; give the manifest."""
-        text = lines.around(self._manifest)
+        text = lines.around(self._manifest.all)
         local, central, body = _manifest_member(text, output.size, int(time.time()), self._password)
         output.append(local + body)
         directory = b"".join((*self._central, central))

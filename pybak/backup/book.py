@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeAlias
 
 from pybak.backup.output import Output
 from pybak.backup.segments import LaidDown, Segment, SegmentIndex
 from pybak.entries import Entry
 from pybak.formats import manifest
+
+OnLines: TypeAlias = Callable[[bytes], object]
+"""Is called with a batch's lines of the manifest, packed, as its members are entered."""
+
+
+class MemberLines:
+    """The manifest's lines of an archive's members, packed, in order; `on_lines` hears of each."""
+
+    def __init__(self, on_lines: OnLines | None = None) -> None:
+        self.all: list[bytes] = []
+        self._on_lines = on_lines
+
+    def add(self, lines: bytes) -> None:
+        """Add the lines of a batch, or of a large file."""
+        self.all.append(lines)
+        if self._on_lines is not None:
+            self._on_lines(lines)
 
 
 class Book(Protocol):

@@ -6,13 +6,17 @@ and a kill in the middle must not cost the snapshot. `record_copies` then says h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, update
 
+from pybak.backup.assemble import Assembly
+from pybak.backup.plan import BackupPlan
 from pybak.backup.run import BackupRun
+from pybak.catalog.collected import CollectedVersions
 from pybak.catalog.copies import StoredCopy, add_copies, archive_at
 from pybak.catalog.engine import Database
 from pybak.catalog.facts import ArchiveFacts
@@ -26,12 +30,34 @@ from pybak.catalog.snapshots import (
     write_snapshot,
 )
 from pybak.errors import StorageError
-from pybak.formats.manifest_lines import manifest_lines
+from pybak.formats.manifest_lines import closing_lines, manifest_lines
 from pybak.report import PARTIAL, BackupReport
 from pybak.report.copies import problems_of
 from pybak.staging import reason
 
+_WORTH_COLLECTING: Final = 5_000
+"""Members of an archive; fewer take less time than a database for them."""
+
 NOT_COPIED: Final = "the run was ended before its copies were made"
+
+
+@contextmanager
+def collecting(
+    run: BackupRun, plan: BackupPlan, *, least: int = _WORTH_COLLECTING
+) -> Iterator[CollectedVersions | None]:
+    """Collect what `write_backup` will write, of a full backup of `least` files or more.
+
+    Others are compared with what the catalog has, member by member, and collect nothing.
+    """
+    if run.chosen.base is not None or plan.files < least:
+        yield None
+        return
+    collected = CollectedVersions(run.staging / "versions.db")
+    try:
+        yield collected
+        collected.finish()
+    finally:
+        collected.close()
 
 
 def write_backup(
@@ -39,23 +65,29 @@ def write_backup(
     *,
     run: BackupRun,
     report: BackupReport,
-    manifest: Path,
-    members: int,
+    assembly: Assembly,
+    collected: CollectedVersions | None = None,
     now: datetime | None = None,
 ) -> None:
     """Write the snapshot that a run made, in the caller's transaction.
 
-    `manifest` is the copy in the staging folder, `now` (aware) the end of the run. Raises
-    StorageError if the copy can't be read.
+    `collected` are the members as far as they were put down while the archive was made, `now`
+    (aware) is the end of the run. Raises StorageError if the copy of the manifest can't be read.
     """
     chosen, seq = run.chosen, run.seq
     assert seq is not None, "the run is in the catalog"
     archive = StoredArchive(
         name=report.archive or "", format=run.format, encrypted=report.encrypted,
-        members=members, created_at=run.started_at, volumes=report.volumes,
+        members=assembly.members, created_at=run.started_at, volumes=report.volumes,
     )  # fmt: skip
+    if collected is not None and not (collected.is_whole and collected.count == assembly.members):
+        collected = None
     try:
-        with manifest_lines(manifest) as lines:
+        with ExitStack() as stack:
+            if collected is not None:
+                lines = closing_lines(assembly.closing)
+            else:
+                lines = stack.enter_context(manifest_lines(assembly.manifest))
             base = chosen.base
             end = SnapshotEnd(
                 run_id=run.run_id, job=run.job, seq=seq, mode=chosen.mode,
@@ -70,10 +102,13 @@ def write_backup(
                 errors=lines.errors(),
             )  # fmt: skip
             write_snapshot(
-                connection, end, archive, lines.members(), lines.gone(), lines.references()
-            )
+                connection, end, archive, collected or lines.members(), lines.gone(),
+                lines.references(),
+            )  # fmt: skip
     except OSError as error:
-        raise StorageError(f"{manifest}: {reason(error)}; the run is not in the history") from error
+        raise StorageError(
+            f"{assembly.manifest}: {reason(error)}; the run is not in the history"
+        ) from error
 
 
 def earlier_archives(catalog_url: str, run_id: str) -> list[ArchiveFacts]:

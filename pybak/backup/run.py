@@ -23,6 +23,7 @@ from pybak.backup.about import About
 from pybak.backup.assemble import Assembler, Assembly
 from pybak.backup.assembling import Assembling
 from pybak.backup.base import History
+from pybak.backup.book import OnLines
 from pybak.backup.conclude import Accounts, Conclude
 from pybak.backup.cutting import Cutting, volume_hands
 from pybak.backup.discover import Discovery, discover
@@ -228,15 +229,15 @@ class BackupRun(Stoppable):
         """Whether `plan` found nothing that an archive would be worth."""
         return self._selection is not None and self._selection.is_empty
 
-    def assembling(self) -> Assembling:
+    def assembling(self, on_lines: OnLines | None = None) -> Assembling:
         """Start to lay segments together beside the workers."""
         if self._shipment is not None:
-            return self._sending(self._shipment)
+            return self._sending(self._shipment, on_lines)
         path = None if self._cutting.is_needed else self._place.target / "archive"
-        assembler = Assembler(self.staging, path, password=self._password)
+        assembler = Assembler(self.staging, path, password=self._password, on_lines=on_lines)
         return Assembling(assembler, self.staging)
 
-    def _sending(self, shipment: Shipment) -> Assembling:
+    def _sending(self, shipment: Shipment, on_lines: OnLines | None) -> Assembling:
         with self._place.writing():
             output = shipment.begin(
                 self._shape, self.staging, threads=self._share.workers,
@@ -244,7 +245,7 @@ class BackupRun(Stoppable):
             )  # fmt: skip
         assembler = Assembler(
             self.staging, None, password=self._password, sending=output,
-            staging_limit=shipment.staging_limit, is_alone=shipment.is_far,
+            staging_limit=shipment.staging_limit, is_alone=shipment.is_far, on_lines=on_lines,
         )  # fmt: skip
         return Assembling(assembler, self.staging)
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, insert, select, update
 
+from pybak.catalog.collected import CollectedVersions
 from pybak.catalog.copies import StoredCopy, add_copies
 from pybak.catalog.failures import CatalogError
 from pybak.catalog.models import (
@@ -88,16 +89,17 @@ def write_snapshot(
     connection: Connection,
     end: SnapshotEnd,
     archive: StoredArchive,
-    records: Iterable[FullFact],
+    records: Iterable[FullFact] | CollectedVersions,
     gone: Iterable[str],
     references: Iterable[Reference] = (),
 ) -> None:
     """Complete a run that is in the catalog by the snapshot that it made.
 
-    `records` are the members of its archive, `references` what older archives hold of the
-    snapshot in a new way, `gone` the names that its base or an archive since the full run holds
-    and the snapshot lacks; they are read in this order. A reference to an archive that the catalog
-    does not know is left out. Runs inside the caller's transaction.
+    `records` are the members of its archive, collected ones only of a full one; `references` are
+    what older archives hold of the snapshot in a new way, `gone` the names that its base or an
+    archive since the full run holds and the snapshot lacks; they are read in this order. A
+    reference to an archive that the catalog does not know is left out. Runs inside the caller's
+    transaction.
 
     Raises CatalogError if the row of the run is not there, as where another program put a new
     catalog into the place of this one meanwhile.
@@ -108,17 +110,20 @@ def write_snapshot(
     postgres = is_postgres(connection)
     content = 0
 
-    def counted() -> Iterator[Row]:
+    def counted(records: Iterable[FullFact]) -> Iterator[Row]:
         nonlocal content
         for record in records:
             content += record.size if record.type == FILE else 0
             yield version_row(record, is_postgres=postgres)
 
-    rows = counted()
-    if end.base_seq is None:
-        insert_versions(connection, job_id, archive_id, end.seq, rows)
+    if isinstance(records, CollectedVersions):
+        assert end.base_seq is None
+        records.copy_to(connection, job_id, archive_id, end.seq)
+        content = records.content_size
+    elif end.base_seq is None:
+        insert_versions(connection, job_id, archive_id, end.seq, counted(records))
     else:
-        for chunk in chunked(rows):
+        for chunk in chunked(counted(records)):
             _close(connection, job_id, end.seq, (row[0] for row in chunk))
             insert_versions(connection, job_id, archive_id, end.seq, chunk)
     _refer(connection, job_id, end, references)

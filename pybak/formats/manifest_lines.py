@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from pybak.formats.manifest import Reference
-from pybak.formats.manifest_reader import FullFact, Stream
+from pybak.formats.manifest_reader import FullFact, Stream, unpack_lines
 
 _READ_BYTES: Final = 1 << 20
 
@@ -56,3 +56,11 @@ def manifest_lines(copy: Path) -> Iterator[ManifestLines]:
     with copy.open("rb") as file:
         blocks = iter(lambda: file.read(_READ_BYTES), b"")
         yield ManifestLines(Stream(blocks, copy.stat().st_size).lines())
+
+
+def closing_lines(packed: bytes) -> ManifestLines:
+    """Give what stands behind the members, as `manifest.pack_closing` packed it."""
+    lines = ManifestLines(unpack_lines(packed))
+    for _ in lines.members():  # there are none; the others come once these were asked for
+        pass
+    return lines

@@ -244,6 +244,11 @@ class Stream:
             self.users, self.groups = last.users or {}, last.groups or {}
 
 
+def unpack_lines(packed: bytes) -> Iterator[FullFact]:
+    """Yield the lines of a part of our own manifest, as `manifest.pack_lines` packed them."""
+    yield from _decode(msgspec.json.Decoder(FullFact), b"".join(_inflate([packed])), FullFact)
+
+
 def _closed(last: Fact | None, count: int) -> tuple[str, dict[str, int], int]:
     """Take the last line, which must be there and count all members."""
     if last is None:

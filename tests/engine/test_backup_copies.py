@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backing_up import Outcome, back_up, noise, unpack
+from backing_up import Made, Outcome, back_up, noise, unpack
 from catalogs import query
 from dying import die_at
 from msgspec.structs import replace
@@ -75,12 +75,11 @@ class Job:
             assert recorder.history is not None
             return JobHistory(recorder.history, run.job)
 
-        def after(run: BackupRun, manifest: Path, report: BackupReport, members: int) -> None:
+        def after(run: BackupRun, report: BackupReport, finished: Made) -> None:
             problem = recorders[0].finish(
                 status=report.status, counts={}, now=now,
                 write=lambda connection: write_backup(
-                    connection, run=run, report=report, manifest=manifest, members=members,
-                    now=now,
+                    connection, run=run, report=report, **finished._asdict(), now=now
                 ),
             )  # fmt: skip
             assert problem is None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backing_up import Made
 from remembering import Memory, on_disk
 from test_modes_moving import Editor, any_kind
 
@@ -36,11 +37,10 @@ class Recorded(Memory):
         )
         assert seq == run.seq
 
-    def keep(self, run: BackupRun, manifest: Path, report: BackupReport, members: int) -> None:
+    def keep(self, run: BackupRun, report: BackupReport, made: Made) -> None:
         with self.catalog.database.transaction() as connection:
             write_backup(
-                connection, run=run, report=report, manifest=manifest, members=members,
-                now=datetime.now(UTC),
+                connection, run=run, report=report, **made._asdict(), now=datetime.now(UTC)
             )  # fmt: skip
 
     def back_up(self, *sources: Path | str | bytes, **more: object) -> Any:
