@@ -34,6 +34,7 @@ from pybak.drill.run import DrillRun
 from pybak.home import catalog_url
 from pybak.options.drill import DrillOptions
 from pybak.report import Report, RestoreReport
+from pybak.restore import helping
 from pybak.restore.run import RestoreRun
 from tasks.choose_sample import choose_sample
 from tasks.compare_restored import compare_restored
@@ -120,6 +121,7 @@ def _restore(run: RestoreRun, screen: Screen) -> RestoreReport:
     ]  # fmt: skip
     outcomes = fan_out(
         extract, calls, cluster=run.cluster(plan), workers=run.workers,
+        helper_module=helping.MODULE,
         on_failure=run.request_cancel, is_stopping=run.is_stopping, screen=screen,
     )  # fmt: skip
     run.check_cancelled()

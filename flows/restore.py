@@ -35,6 +35,7 @@ from pybak.home import catalog_url
 from pybak.options import RestoreOptions
 from pybak.portable import from_portable
 from pybak.report import Report
+from pybak.restore import helping
 from pybak.restore.ask import ask
 from pybak.restore.run import RestoreRun
 from tasks._password import password_for
@@ -115,6 +116,7 @@ def _restore(run: RestoreRun, job: str | None, screen: Screen) -> Report:
         outcomes = fan_out(
             extract, calls, cluster=run.cluster(plan), workers=run.workers,
             on_failure=run.request_cancel, is_stopping=run.is_stopping, screen=screen,
+            helper_module=helping.MODULE,
         )  # fmt: skip
         run.check_cancelled()
         outcomes.append(finish_restore(run.staging, plan, run.options.password_block))

@@ -67,7 +67,9 @@ class ReadRun(Stoppable):
         """How long it has taken so far."""
         return (datetime.now(UTC) - self.started_at).total_seconds()
 
-    def choose_cluster(self, *, seconds: float, locked_seconds: float) -> str:
+    def choose_cluster(
+        self, *, seconds: float, locked_seconds: float, helpers_fit: bool = False
+    ) -> str:
         """Give where batches are done that take one core so long; see `pybak.backup.plan`."""
         return choose_cluster(
             self._reading.cluster,
@@ -75,6 +77,7 @@ class ReadRun(Stoppable):
             locked_seconds=locked_seconds,
             workers=self.workers,
             processes_fit=True,
+            helpers_fit=helpers_fit,
         )
 
     def __enter__(self) -> Self:

@@ -16,7 +16,7 @@ from flows.support.screen import Screen
 from pybak.backup.plan import DIRECT, HELPERS
 from pybak.errors import Interrupted, PyBakError
 from pybak.stages import stage
-from pybak.workers.pool import HelpersUnavailableError, current_pool, helping
+from pybak.workers.pool import COMPRESSING, HelpersUnavailableError, current_pool, helping
 
 _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.5
@@ -38,11 +38,13 @@ def fan_out(
     is_stopping: Callable[[], bool],
     screen: Screen,
     on_result: Callable[[int, _Result], None] = lambda _number, _result: None,
+    helper_module: str = COMPRESSING,
 ) -> list[_Result]:
     """Run `task` once for each of `calls` (keyword arguments), side by side.
 
     With `cluster` "direct" the task is called here, one after the other; with "helpers" there
-    are helper processes meanwhile, which a task that knows them finds. `on_failure` is called at
+    are helper processes meanwhile, which import `helper_module` and which a task that knows them
+    finds. `on_failure` is called at
     the first failure, to stop what still runs; the first failure is raised when all are done.
     Once `is_stopping` says so, tasks get a few seconds to end by themselves; those that don't
     (they wait for a worker, or it is gone) are cancelled. `on_result` is called for each call, by
@@ -56,7 +58,7 @@ def fan_out(
                     _direct(task, call, on_failure, partial(on_result, number))
                     for number, call in enumerate(calls)
                 ]
-            with _helpers(cluster, workers, screen):
+            with _helpers(cluster, workers, helper_module, screen):
                 return _by_cluster(
                     task, calls, cluster=cluster, workers=workers, on_failure=on_failure,
                     is_stopping=is_stopping, screen=screen, on_result=on_result,
@@ -67,13 +69,13 @@ def fan_out(
 
 
 @contextmanager
-def _helpers(cluster: str, workers: int, screen: Screen) -> Iterator[None]:
+def _helpers(cluster: str, workers: int, module: str, screen: Screen) -> Iterator[None]:
     """Have helper processes if they are wanted; where there can't be any, warn and go without."""
     if cluster != HELPERS or current_pool() is not None:
         yield
         return
     try:
-        pool = helping(workers)
+        pool = helping(workers, module=module)
     except HelpersUnavailableError as error:
         message = f"{error}; using threads"
         get_run_logger().warning(message)

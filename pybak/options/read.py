@@ -89,6 +89,13 @@ class ReadOptions(NoticeOptions):
 class RestoreOptions(ReadOptions, FilterOptions):
     """How an archive or a snapshot is unpacked."""
 
+    cluster: str = Field(
+        default="auto",
+        pattern=r"^(auto|threads|helpers|processes)$",
+        title="Cluster",
+        description="auto, threads, helpers (plain processes) or processes (of Dask).",
+        json_schema_extra=cli("--cluster", metavar="auto|threads|helpers|processes"),
+    )
     at: Moment | None = Field(
         default=None,
         title="At",

@@ -20,6 +20,7 @@ from pybak.restore.outcome import Outcome
 from pybak.restore.plan import RestorePlan, Wish, plan_restore, prepare
 from pybak.restore.rehearse import rehearse
 from pybak.restore.snapshot import Share, whole
+from pybak.storage.opening import is_remote
 from pybak.volumes.find import VolumeSet
 
 # Seconds of one core, measured as those in `pybak.backup.plan`; the locked part can't be shared by
@@ -91,6 +92,7 @@ class RestoreRun(ReadRun):
         return self.choose_cluster(
             seconds=plan.files * _SECONDS_A_FILE + plan.size * _SECONDS_A_BYTE,
             locked_seconds=plan.files * _LOCKED_SECONDS_A_FILE,
+            helpers_fit=not any(is_remote(path) for one in self.shares for path in one.volumes),
         )
 
     def rehearse(self, password: bytes | None = None) -> RestoreReport:

@@ -41,6 +41,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, tag="call"):
     function: str
     argument: bytes
 
+    def __repr__(self) -> str:
+        """Say what it is about; there may be a password in the argument."""
+        return f"Call({self.function!r})"
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """How an order went: the number of batches `done`, a call's `result`, or what was raised.
