@@ -163,7 +163,7 @@ def test_latest_of_several_jobs_is_refused_and_names_them(world: World, tmp_path
     assert world.command("verify", "latest", "--job", "two", env=env).rc == 0
 
 
-@pytest.mark.parametrize("cluster", ["threads", "processes"])
+@pytest.mark.parametrize("cluster", ["threads", "helpers", "processes"])
 def test_every_kind_of_cluster_restores(world: World, tmp_path: Path, cluster: str) -> None:
     done = world.run("restore", world.archive, "--to", tmp_path, "--cluster", cluster)
     assert done.rc == 0, done
