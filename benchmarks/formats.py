@@ -5,7 +5,8 @@
     python -m benchmarks.formats ~/some/large/files --only aes
 
 Whole processes on a warm cache, with a Prefect server that runs already; ours and the peer take
-turns. Peers that are not installed are left out.
+turns. Each run has a catalog of its own: the peers keep no history that would grow. Peers that are
+not installed are left out.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def _fight(duel: Duel, tree: Path, scratch: Path, env: dict[str, str], runs: int
         tree=shlex.quote(str(tree)), archive=shlex.quote(str(archive)), seven=_tool("7zz"),
     )  # fmt: skip
     for _ in range(runs):
+        shutil.rmtree(env["PYBAK_HOME"], ignore_errors=True)
         command = [sys.executable, BACKUP, str(tree), "-o", str(archive), *duel.options, "--quiet"]
         run(ours, command, env=env, weigh=True)
         ours.stored += _taken(archive)
