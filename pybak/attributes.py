@@ -74,6 +74,8 @@ def read_attributes(target: bytes | int) -> dict[bytes, bytes]:
         names = _names(target)
     except OSError as error:
         raise _read_error(error, "") from error
+    if not names:
+        return {}
     return {name: value for name in names if (value := _value(target, name)) is not None}
 
 

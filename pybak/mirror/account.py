@@ -74,13 +74,14 @@ class Account:
         self.written = 0
         self.should_stop = should_stop
         self._progress = progress
-        self._asked_at = time.monotonic()
+        self._ask_at = time.monotonic() + _ASK_EVERY
 
     def begin(self, path: bytes) -> None:
         """Turn to another path. Raises StoppedError."""
         self.current = path
         self.written = 0
-        self.ask(0)
+        if time.monotonic() >= self._ask_at:
+            self._ask()
 
     def ask(self, size: int) -> None:
         """Add bytes that were copied of the current path; tell now and then how far it is.
@@ -88,12 +89,14 @@ class Account:
         Raises StoppedError.
         """
         self.written += size
-        now = time.monotonic()
-        if now - self._asked_at >= _ASK_EVERY:
-            self._asked_at = now
-            if self.should_stop():
-                raise StoppedError
-            self._progress(self.outcome.done, self.outcome.size + self.written, self.current)
+        if time.monotonic() >= self._ask_at:
+            self._ask()
+
+    def _ask(self) -> None:
+        self._ask_at = time.monotonic() + _ASK_EVERY
+        if self.should_stop():
+            raise StoppedError
+        self._progress(self.outcome.done, self.outcome.size + self.written, self.current)
 
     def count(self, row: Row) -> None:
         """Count a row that was done."""

@@ -1,8 +1,8 @@
 """Write regular files under a temporary name, with all that belongs to them.
 
 Most files have neither attributes nor set-id bits, and most belong to whoever makes them. So what
-a new file has by itself is learned from the first one of each folder, and only what is missing is
-set: two or three system calls less for each of the others.
+a new file has by itself is learned from the first ones of each folder, and only what is missing is
+set: three or four system calls less for each of the others.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ class FileCopier:
         """That of which is known what new files have in it."""
         self._is_bare = False
         self._owner: tuple[int, int] = (-1, -1)
+        self._exact: set[int] = set()
+        """Modes that a file made with them has; the umask or a default ACL takes from others."""
 
     def write(self, row: Row, source_fd: int, target_fd: int, name: bytes) -> bool:
         """Write the file under the temporary name; False if it never held still.
@@ -64,7 +66,8 @@ class FileCopier:
         """
         folder = row.path[: -len(name)]
         if folder != self._folder:
-            self._folder = None
+            self._folder, self._is_bare = None, False
+            self._exact.clear()
         for attempt in range(READ_ATTEMPTS):
             is_last = attempt + 1 == READ_ATTEMPTS
             try:
@@ -89,10 +92,15 @@ class FileCopier:
         fd = self._open(source_fd, name)
         try:
             status = os.fstat(fd)
-            if status.st_mode & _FORMAT != stat.S_IFREG:
+            mode = status.st_mode
+            if mode & _FORMAT != stat.S_IFREG:
                 raise SourceError("was a file when listed, is none now", TYPE_CHANGED)
             xattrs = read_attributes(fd) if self._keeps_looks else None
-            out = self._create(target_fd, status)
+            # With its mode at once if nobody else can see more by that.
+            is_own = self._is_bare and (
+                not self._sets_owner or self._owner == (status.st_uid, status.st_gid)
+            )
+            out = self._create(target_fd, mode & _PERMISSIONS if is_own else _OWN_MODE)
             try:
                 is_whole = self._copying.copy(fd, out, status, self._account.ask)
                 after = os.fstat(fd)
@@ -107,7 +115,7 @@ class FileCopier:
                 if not moved or is_last:
                     if self._folder is None:
                         self._learn(folder, out)
-                    self._finish(out, status, xattrs)
+                    self._finish(out, status, xattrs, is_own=is_own)
             finally:
                 os.close(out)
             if moved:
@@ -129,12 +137,7 @@ class FileCopier:
         except OSError as error:
             raise open_error(error) from error
 
-    def _create(self, folder_fd: int, status: os.stat_result) -> int:
-        """Make the file, with its mode at once if nobody else can see more by that."""
-        mode = _OWN_MODE
-        if self._folder is not None and self._is_bare:
-            is_owned = not self._sets_owner or self._owner == (status.st_uid, status.st_gid)
-            mode = status.st_mode & _PERMISSIONS if is_owned else _OWN_MODE
+    def _create(self, folder_fd: int, mode: int) -> int:
         temporary = self._destination.temporary
         try:
             return os.open(temporary, _CREATE, mode, dir_fd=folder_fd)
@@ -155,20 +158,29 @@ class FileCopier:
             self._is_bare = False
         self._folder = folder
 
-    def _finish(self, fd: int, status: os.stat_result, xattrs: dict[bytes, bytes] | None) -> None:
-        """Give a new file what it does not have yet."""
-        if xattrs or not self._is_bare or status.st_mode & SET_ID:
+    def _finish(
+        self, fd: int, status: os.stat_result, xattrs: dict[bytes, bytes] | None, *, is_own: bool
+    ) -> None:
+        """Give a new file what it does not have yet; `is_own` if it was made with its mode."""
+        mode = status.st_mode
+        if xattrs or not self._is_bare or mode & SET_ID:
             self._dress(fd, status, xattrs)
             return
         try:
-            born = os.fstat(fd)
-            if self._sets_owner and (born.st_uid != status.st_uid or born.st_gid != status.st_gid):
-                os.fchown(fd, status.st_uid, status.st_gid)
-            if born.st_mode != status.st_mode:
-                os.fchmod(fd, status.st_mode & _MODE_BITS)
+            if not is_own or mode not in self._exact:
+                self._settle(fd, status, is_own=is_own)
             os.utime(fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
         except (OSError, OverflowError):
             self._dress(fd, status, xattrs)  # says what it can't
+
+    def _settle(self, fd: int, status: os.stat_result, *, is_own: bool) -> None:
+        born = os.fstat(fd)
+        if self._sets_owner and (born.st_uid != status.st_uid or born.st_gid != status.st_gid):
+            os.fchown(fd, status.st_uid, status.st_gid)
+        if born.st_mode != status.st_mode:
+            os.fchmod(fd, status.st_mode & _MODE_BITS)
+        elif is_own:
+            self._exact.add(status.st_mode)
 
     def _dress(self, fd: int, status: os.stat_result, xattrs: dict[bytes, bytes] | None) -> None:
         if xattrs is None:

@@ -336,19 +336,35 @@ def test_attributes_and_acls_are_kept(tmp_path: Path) -> None:
         assert_mirrored(source, target)
 
 
+@pytest.mark.needs_tool("setfacl")
+def test_a_default_acl_without_names_takes_nothing_from_modes(tmp_path: Path) -> None:
+    """Files get no ACL from it, only fewer permissions."""
+    with folder_with_attributes(tmp_path) as place:
+        source, target = place / "src", place / "dst"
+        for number in range(16):
+            path = source / ("sub" if number % 2 else "") / f"file{number}"
+            put(path).chmod(0o644 if number % 3 else 0o666)
+        (target / "sub").mkdir(parents=True)
+        set_acl(target / "sub", "u::rwx", "g::r-x", "o::---", default=True)
+        mirror(source, target)
+        assert_mirrored(source, target)
+        assert mirror(source, target).status == UNCHANGED
+
+
 @pytest.mark.needs_root
-def test_files_of_one_folder_get_their_own_owners_and_modes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_files_of_one_folder_get_their_own_owners_and_modes(tmp_path: Path, umask: int) -> None:
     """Also where a file gets another group by itself, and where few permissions are given."""
     source, target = tmp_path / "src", tmp_path / "dst"
     for folder in ("plain", "shared"):
         (target / folder).mkdir(parents=True)
-        for number in range(24):
+        for number in range(48):
             path = put(source / folder / f"file{number:02d}", str(number))
             os.chown(path, *((0, 0), (0, 7), (NOBODY, 7), (NOBODY, 0))[number % 4])
             path.chmod((0o644, 0o400, 0o4755, 0o2750, 0o777, 0o1600)[number % 6])
     os.chown(target / "shared", 0, 7)
     (target / "shared").chmod(0o2755)
-    before = os.umask(0o077)
+    before = os.umask(umask)
     try:
         assert mirror(source, target).status == SUCCESS
     finally:
