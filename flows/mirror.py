@@ -23,6 +23,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.support.begun import mirror_run
 from flows.support.cluster import dask_runner
 from flows.support.concluded import concluded
 from flows.support.fan_out import fan_out
@@ -83,7 +84,7 @@ def mirror(
 def _run(source: str, destination: str, job: str | None, options: MirrorOptions) -> Report:
     screen = Screen.current()
     with (
-        MirrorRun(source, destination, options, job=job) as run,
+        mirror_run(source, destination, options, job=job) as run,
         stop_on_signal(run.request_cancel),
     ):
         if options.dry_run:

@@ -11,6 +11,7 @@ from typing import Any
 
 from walker import walk
 
+from pybak.home import catalog_url
 from pybak.mirror.helping import mirror_hand
 from pybak.mirror.plan import MirrorPlan
 from pybak.mirror.run import MirrorRun
@@ -26,11 +27,17 @@ def mirror(
     target: Path,
     *,
     between: Callable[[MirrorPlan], object] = lambda _plan: None,
+    ahead: bool = False,
     **options: Any,
 ) -> MirrorReport:
-    """Do a whole mirror as the flow does; `between` is called before anything is copied."""
+    """Do a whole mirror as the flow does; `between` is called before anything is copied.
+
+    With `ahead` it begins as the command does.
+    """
     chosen = MirrorOptions(**options)
     with MirrorRun(str(source), str(target), chosen) as run:
+        if ahead:
+            assert run.compare_ahead(catalog_url())
         plan = run.compare()
         if chosen.dry_run:
             return run.rehearse(plan)

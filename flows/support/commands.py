@@ -285,6 +285,8 @@ def mirror_command() -> int:
 
 
 def _mirror(request: cli.MirrorRequest) -> int:
+    from flows.support.begun import having_begun
+    from pybak.home import catalog_url
     from pybak.mirror.run import MirrorRun
 
     options = request.options
@@ -292,8 +294,13 @@ def _mirror(request: cli.MirrorRequest) -> int:
     with MirrorRun(request.source, request.destination, options, job=request.job) as run:
         if options.dry_run:
             return cli.emit(run.rehearse(run.compare()), request.view)
-        source, destination = run.source, run.destination
+        if run.compare_ahead(catalog_url()):
+            with having_begun(run):
+                return _run_mirror(request, run.source, run.destination)
+    return _run_mirror(request, run.source, run.destination)
 
+
+def _run_mirror(request: cli.MirrorRequest, source: str, destination: str) -> int:
     def load() -> Flow[..., State[Any]]:
         from flows.mirror import mirror
 
@@ -303,7 +310,7 @@ def _mirror(request: cli.MirrorRequest) -> int:
         "source": to_portable(source),
         "destination": to_portable(destination),
         "job": request.job,
-        "options": options,
+        "options": request.options,
     }
     return cli.emit(run_flow(load, parameters, request.view), request.view)
 

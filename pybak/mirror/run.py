@@ -14,9 +14,17 @@ import msgspec
 
 from pybak import report
 from pybak.backup.plan import HELPERS, choose_cluster
-from pybak.catalog.locks import job_lock, waiting_seconds
+from pybak.catalog.locks import Lock, job_lock, waiting_seconds
 from pybak.display import printable
-from pybak.errors import ExitCode, Interrupted, PlanError, SourceError, StorageError, reason
+from pybak.errors import (
+    ExitCode,
+    Interrupted,
+    LockedError,
+    PlanError,
+    SourceError,
+    StorageError,
+    reason,
+)
 from pybak.home import home
 from pybak.mirror.account import Outcome, sum_of
 from pybak.mirror.fidelity import fidelity_of
@@ -27,7 +35,7 @@ from pybak.mirror.plan import MirrorPlan, plan_mirror, surplus_of
 from pybak.mirror.rehearse import Wishes, wishes_of
 from pybak.mirror.rows import Inode, MirrorJob, inode_of
 from pybak.mirror.sides import Sides, resolve_sides
-from pybak.mirror.walk import Progress, compare_trees
+from pybak.mirror.walk import Ahead, Progress, compare_trees
 from pybak.options.mirror import MirrorOptions
 from pybak.problems import DELETED, NO_MATCH, SOURCE_MISSING, Problem, unpack_problems
 from pybak.read_run import TASKS_A_WORKER, open_work_folder
@@ -46,6 +54,8 @@ _SECONDS_A_FILE: Final = 90e-6
 _LOCKED_SECONDS_A_FILE: Final = 45e-6
 _SECONDS_A_BYTE: Final = 0.6e-9
 _LIVE_SECONDS: Final = 3600
+_END_SECONDS: Final = 1.0
+_SQLITE: Final = "sqlite"
 _MODULE: Final = "pybak.mirror.helping"
 _HOLD: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -93,6 +103,9 @@ class MirrorRun(Stoppable):
         self.workers = options.workers or default_workers(usable_cpus())
         self._stack = ExitStack()
         self._plan: MirrorPlan | None = None
+        self._ahead: Ahead | None = None
+        self._locks: list[Lock] = []
+        self._locks_held = ExitStack()
         self._job = self._job_for_steps()
         self._job.rules()
         self._folder = open_work_folder(self.run_id)
@@ -150,20 +163,53 @@ class MirrorRun(Stoppable):
 
         Raises LockedError, Interrupted.
         """
+        if self._ahead is not None:  # then they are kept apart already
+            _warn_of(self._locks, warn)
+            yield
+            return
         wait = waiting_seconds(wait=self.options.wait, limit=self.options.wait_limit)
         with ExitStack() as stack:
-            for name in sorted({self.job, self.destination}):
-                lock = stack.enter_context(
-                    job_lock(
-                        name, wait=wait, catalog_url=catalog_url, run_id=self.run_id,
-                        cancelled=self.is_stopping, on_wait=on_wait,
-                    )
-                )  # fmt: skip
-                if lock.problem:
-                    warn(lock.problem)
+            _warn_of(self._lock(stack, catalog_url, wait, on_wait), warn)
             yield
 
+    def _lock(
+        self, stack: ExitStack, catalog_url: str, wait: float | None,
+        on_wait: Callable[[str], object] = lambda _told: None,
+    ) -> list[Lock]:  # fmt: skip
+        return [
+            stack.enter_context(
+                job_lock(
+                    name, wait=wait, catalog_url=catalog_url, run_id=self.run_id,
+                    cancelled=self.is_stopping, on_wait=on_wait,
+                )
+            )
+            for name in sorted({self.job, self.destination})
+        ]  # fmt: skip
+
     # -- the steps
+
+    def compare_ahead(self, catalog_url: str) -> bool:
+        """Begin to compare, which goes on beside whatever is done until `compare`; False if not.
+
+        The locks are taken first, and kept until the end. It is not begun where what is to be
+        compared is not there yet, or where it would be waited for: with a command to run before,
+        if another run has a lock, if all is to be read, and for a catalog on a server.
+        """
+        options = self.options
+        if options.before or options.compare_content or not catalog_url.startswith(_SQLITE):
+            return False
+        with ExitStack() as stack:
+            try:
+                self._locks = self._lock(stack, catalog_url, wait=None)
+                self._hold_roots()
+                self._ahead = Ahead(
+                    self.staging, workers=self.workers,
+                    start_helper=lambda: self._start_helpers(1),
+                )  # fmt: skip
+            except (LockedError, StorageError):  # told when it is met again
+                return False
+            self._locks_held = stack.pop_all()
+        return True
 
     def compare(self, on_progress: Progress = lambda _files, _size: None) -> MirrorPlan:
         """Compare both sides and decide what is to be done; nothing is changed.
@@ -175,11 +221,14 @@ class MirrorRun(Stoppable):
             self.check_cancelled()
             on_progress(files, size)
 
-        self._hold_roots()
-        self._compared = compare_trees(
-            self.staging, workers=self.workers, start_helpers=self._start_helpers,
-            on_progress=progress,
-        )  # fmt: skip
+        if self._ahead is not None:
+            self._compared = self._ahead.finish(progress)
+        else:
+            self._hold_roots()
+            self._compared = compare_trees(
+                self.staging, workers=self.workers, start_helpers=self._start_helpers,
+                on_progress=progress,
+            )  # fmt: skip
         self.check_cancelled()
         self._refuse_empty()
         self._plan = plan_mirror(
@@ -197,14 +246,17 @@ class MirrorRun(Stoppable):
                 "it is mounted, or add --allow-empty"
             )
 
-    def _start_helpers(self) -> bool:
-        """Have helper processes from now on, unless the options speak against it."""
+    def _start_helpers(self, count: int | None = None) -> bool:
+        """Have helper processes from now on, unless the options speak against it.
+
+        The first `count` of them start at once, all by default.
+        """
         if self.options.cluster not in ("auto", HELPERS):
             return False
         if current_pool() is not None:
             return True
         try:
-            self._stack.enter_context(helping(self.workers, module=_MODULE))
+            self._stack.enter_context(helping(count or self.workers, module=_MODULE))
         except HelpersUnavailableError:
             return False
         return True
@@ -329,9 +381,19 @@ class MirrorRun(Stoppable):
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        try:
-            self._stack.close()
-            if kind is not None and self._plan is not None:
-                close_up(self.staging, self._plan)
-        finally:
-            self._folder.remove()
+        with self._locks_held:
+            try:
+                if self._ahead is not None and self._ahead.is_at_work:
+                    self.request_cancel()
+                    self._ahead.wait(_END_SECONDS)
+                self._stack.close()
+                if kind is not None and self._plan is not None:
+                    close_up(self.staging, self._plan)
+            finally:
+                self._folder.remove()
+
+
+def _warn_of(locks: Iterable[Lock], warn: Callable[[str], object]) -> None:
+    for lock in locks:
+        if lock.problem:
+            warn(lock.problem)

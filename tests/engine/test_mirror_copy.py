@@ -515,11 +515,13 @@ def test_a_dry_run_tells_and_does_nothing(
     assert real.bytes_copied == report.bytes_copied
 
 
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_many_pieces_and_helpers_give_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, ahead: bool
 ) -> None:
     monkeypatch.setattr(walk, "_FIRST_PIECE", 20)
+    monkeypatch.setattr(walk, "_FIRST_AHEAD", 20)
     monkeypatch.setattr(walk, "_PIECE", 10)
     source, target = tmp_path / "src", tmp_path / "dst"
     choose = random.Random(workers)
@@ -536,7 +538,7 @@ def test_many_pieces_and_helpers_give_the_same(
         return answer
 
     monkeypatch.setattr(HelperPool, "call", counted)
-    report = mirror(source, target, workers=workers, cluster="helpers")
+    report = mirror(source, target, workers=workers, cluster="helpers", ahead=ahead)
     assert set(asked) == ({"compare_order", "copy_order"} if workers > 1 else {"copy_order"})
     assert done(report) == {"copied": 301}
     assert_mirrored(source, target)
