@@ -3,9 +3,10 @@
     python -m benchmarks.restore /usr
     python -m benchmarks.restore /usr --only tar.zst
 
-Makes the archives first. Whole processes, warm cache, a Prefect server running already. At the
-end a single file of the middle of each archive is restored, and the bytes are counted that were
-read of the archive for it.
+Makes the archives first. Whole processes, warm cache, a Prefect server running already. Every
+restore goes to a new folder, and nothing is removed before the end: ext4 takes its time over inodes
+that were freed shortly before. Then a single file of the middle of each archive is restored, and
+the bytes are counted that were read of the archive for it.
 """
 
 from __future__ import annotations
@@ -73,14 +74,15 @@ def _measure(
 ) -> None:
     restore, verify = Measured(f"restore {archive_format}"), Measured(f"verify {archive_format}")
     peers = {name: Measured(name) for name in _peers(archive, archive_format, target)}
-    for _ in range(runs):
-        command = [sys.executable, RESTORE, str(archive), "--to", str(target), "--quiet"]
+    target.mkdir(exist_ok=True)
+    for number in range(runs):
+        ours = target / f"{archive_format} {number}"
+        command = [sys.executable, RESTORE, str(archive), "--to", str(ours), "--quiet"]
         run(restore, command, env=env, weigh=True)
-        shutil.rmtree(target)
         run(verify, [sys.executable, VERIFY, str(archive), "--quiet"], env=env, weigh=True)
-        for name, shell in _peers(archive, archive_format, target).items():
-            run(peers[name], ["/bin/sh", "-c", shell])
-            shutil.rmtree(target, ignore_errors=True)
+        for at, (name, one) in enumerate(peers.items()):
+            theirs = target / f"{archive_format} {number} {at}"
+            run(one, ["/bin/sh", "-c", _peers(archive, archive_format, theirs)[name]])
     for one in (restore, verify, *peers.values()):
         print(one.row())
     for name, peer in peers.items():
