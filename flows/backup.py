@@ -32,6 +32,7 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.support.begun import begun_backup
 from flows.support.cluster import dask_runner
 from flows.support.concluded import concluded
 from flows.support.fan_out import fan_out
@@ -119,6 +120,13 @@ def _run(
 ) -> Report:
     with ExitStack() as stack:
         screen = Screen.current()
+        begun = begun_backup(sources=sources, to=to, job=job, options=options, output=output)
+        if begun is not None:
+            if begun.lock.problem:
+                screen.warn(begun.lock.problem)
+            run = stack.enter_context(begun.run)
+            stack.enter_context(stop_on_signal(run.request_cancel))
+            return _back_up(run, screen)
         found = resolve_sources(
             [from_portable(source) for source in sources], files_from=options.files_from
         )

@@ -1,29 +1,53 @@
-"""A mirror that its command has begun: it compares while Prefect is imported, on another core.
+"""Runs that their command has begun: they look at files while Prefect is imported, on another core.
 
-The flow that the command runs takes it over; every other flow run begins its own.
+The flow that the command runs takes such a run over; every other flow run begins its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pybak.mirror.run import MirrorRun
-from pybak.options.mirror import MirrorOptions
+from pybak.errors import PyBakError
+from pybak.home import catalog_url
+from pybak.portable import from_portable
+from pybak.storage.opening import is_remote
 
-_begun: MirrorRun | None = None
+if TYPE_CHECKING:
+    from pybak.backup.run import BackupRun
+    from pybak.catalog.locks import Lock
+    from pybak.mirror.run import MirrorRun
+    from pybak.options import BackupOptions
+    from pybak.options.mirror import MirrorOptions
+
+_SQLITE = "sqlite"
+"""What the address of a catalog begins with that is no server, which would have to be asked."""
+
+
+class BegunBackup(NamedTuple):
+    """A backup that walks its sources, and the lock on its job, which is held until the end."""
+
+    run: BackupRun
+    lock: Lock
+    held: ExitStack
+
+
+_mirror: MirrorRun | None = None
+_backup: tuple[Mapping[str, Any], BegunBackup] | None = None
 
 
 @contextmanager
 def having_begun(run: MirrorRun) -> Iterator[None]:
     """Have `mirror_run` give `run`, once, to whoever wants the same."""
-    global _begun
-    _begun = run
+    global _mirror
+    _mirror = run
     try:
         yield
     finally:
-        _begun = None
+        _mirror = None
 
 
 def mirror_run(
@@ -33,10 +57,84 @@ def mirror_run(
 
     Raises as `MirrorRun`.
     """
-    global _begun
-    run, _begun = _begun, None
+    from pybak.mirror.run import MirrorRun
+
+    global _mirror
+    run, _mirror = _mirror, None
     wanted = (source, destination, job or destination, options)
     if run is None or (run.source, run.destination, run.job, run.options) != wanted:
         return MirrorRun(source, destination, options, job=job)
     run.started_at = datetime.now(UTC)
     return run
+
+
+@contextmanager
+def backup_begun(parameters: Mapping[str, Any]) -> Iterator[None]:
+    """Begin the backup with these parameters of the flow, and have `begun_backup` give it, once.
+
+    It is not begun where what is to be saved may not be there yet, or where it would be waited for:
+    with a command to run before, if another run has the job, for a catalog on a server; nor where
+    blocks are needed, which Prefect has. What is wrong with the parameters is left for the flow to
+    tell.
+    """
+    global _backup
+    with ExitStack() as stack:
+        begun = _begin(stack, parameters)
+        _backup = (parameters, begun) if begun is not None else None
+        try:
+            yield
+        finally:
+            _backup = None
+
+
+def _begin(stack: ExitStack, parameters: Mapping[str, Any]) -> BegunBackup | None:
+    options: BackupOptions = parameters["options"]
+    places = (parameters["to"], parameters["output"], *options.also_to)
+    if (
+        options.before
+        or options.password_block
+        or any(is_remote(place) for place in places if place)
+        or not catalog_url().startswith(_SQLITE)
+    ):
+        return None
+    from pybak.backup.run import BackupRun
+    from pybak.backup.sources import resolve_sources
+    from pybak.catalog.locks import job_lock
+    from pybak.password import from_environment
+
+    job, to, output = (parameters[name] for name in ("job", "to", "output"))
+    with ExitStack() as begun:
+        try:
+            found = resolve_sources(
+                [from_portable(source) for source in parameters["sources"]],
+                files_from=options.files_from,
+            )
+            lock = begun.enter_context(job_lock(found.job(job), catalog_url=catalog_url()))
+            run = begun.enter_context(
+                BackupRun(
+                    found,
+                    output=from_portable(output) if output else None,
+                    to=from_portable(to) if to else None,
+                    job=job,
+                    options=options,
+                    password=from_environment(os.environ),
+                )
+            )
+            if not run.discover_ahead():
+                return None
+        except PyBakError:
+            return None
+        return BegunBackup(run, lock, stack.enter_context(begun.pop_all()))
+
+
+def begun_backup(**parameters: Any) -> BegunBackup | None:
+    """Give the backup that has begun, if it is the one with these parameters of the flow."""
+    global _backup
+    known, _backup = _backup, None
+    if known is None:
+        return None
+    wanted, begun = known
+    if dict(wanted) != parameters:
+        begun.held.close()  # whoever asks wants the lock
+        return None
+    return begun

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.support.begun import backup_begun, having_begun
+from flows.support.interrupt import stop_at_once_on_signal
 from flows.support.session import run_flow
 from pybak import cli
 from pybak.errors import ExitCode, PlanError
@@ -45,17 +47,16 @@ def _run_backup(request: cli.BackupRequest) -> int:
         return backup
 
     also_to = [to_portable(place) for place in request.options.also_to]
-    report = run_flow(
-        load,
-        {
-            "sources": [to_portable(str(Path(source).absolute())) for source in request.sources],
-            "to": to_portable(request.to) if request.to else None,
-            "job": request.job,
-            "options": request.options.model_copy(update={"also_to": also_to}),
-            "output": to_portable(request.output) if request.output else None,
-        },
-        request.view,
-    )
+    parameters = {
+        "sources": [to_portable(str(Path(source).absolute())) for source in request.sources],
+        "to": to_portable(request.to) if request.to else None,
+        "job": request.job,
+        "options": request.options.model_copy(update={"also_to": also_to}),
+        "output": to_portable(request.output) if request.output else None,
+    }
+    stop_at_once_on_signal()
+    with backup_begun(parameters):
+        report = run_flow(load, parameters, request.view)
     return cli.emit(report, request.view)
 
 
@@ -285,7 +286,6 @@ def mirror_command() -> int:
 
 
 def _mirror(request: cli.MirrorRequest) -> int:
-    from flows.support.begun import having_begun
     from pybak.home import catalog_url
     from pybak.mirror.run import MirrorRun
 

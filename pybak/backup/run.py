@@ -8,6 +8,7 @@ files and numbers. Where it writes is `workplace`'s business, the files of a fin
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from uuid import uuid4
 from pybak import __version__
 from pybak.backup import chain_password, summing
 from pybak.backup.about import About
+from pybak.backup.ahead import Walk, WalkAhead, is_large
 from pybak.backup.assemble import Assembler, Assembly
 from pybak.backup.assembling import Assembling
 from pybak.backup.base import History
@@ -48,6 +50,10 @@ from pybak.stoppable import Stoppable
 from pybak.storage import local, remote
 from pybak.units import parse_size
 from pybak.volumes.write import FinishedVolume, payload
+from pybak.workers.pool import HelpersUnavailableError
+
+_WORTH_WALKING_AHEAD = 4000
+"""Entries; fewer are walked before a helper process has started."""
 
 _A_FILE = 1 << 10
 """What a file's headers and its line in the manifest come to."""
@@ -107,6 +113,7 @@ class BackupRun(Stoppable):
         self.copies = self._place.copies
         self.destination = self._place.destination
         self._expected_bytes = 0
+        self._ahead: WalkAhead | None = None
         try:
             self._payload = payload(
                 about.split, self.destination.name, wrapped=about.is_wrapped,
@@ -124,6 +131,24 @@ class BackupRun(Stoppable):
         self.staging = self._place.staging
         self._cutting = Cutting(about, self._place, self._payload, self._share.workers)
 
+    def discover_ahead(self) -> bool:
+        """Begin to walk by a helper process; `discover` then waits for that.
+
+        False where there is too little to walk, or no second core for it.
+        """
+        if self._share.workers == 1 or not self._share.helpers_fit:
+            return False
+        if is_large(self.roots, entries=_WORTH_WALKING_AHEAD):
+            with contextlib.suppress(HelpersUnavailableError):
+                self._ahead = WalkAhead(self._walk)
+        return self._ahead is not None
+
+    @property
+    def _walk(self) -> Walk:
+        staging = self.staging
+        found, problems = staging / "found", staging / "found.problems"
+        return Walk(self.roots, self._rules, staging, found, problems)
+
     def discover(self, on_progress: Callable[[int, int], None] | None = None) -> Discovery:
         """Walk the sources. Raises Interrupted once `request_cancel` was called."""
 
@@ -133,13 +158,14 @@ class BackupRun(Stoppable):
                 on_progress(entry_count, size_bytes)
 
         with self._place.writing():
-            return discover(
-                self.roots,
-                self._rules,
-                self.staging / "found",
-                self.staging / "found.problems",
-                on_progress=look_up,
-            )
+            if self._ahead is not None:
+                ahead, self._ahead = self._ahead, None
+                with contextlib.closing(ahead):
+                    found = ahead.finish(look_up)
+                if found is not None:
+                    return found
+            walk = self._walk
+            return discover(walk.roots, walk.rules, walk.found, walk.problems, on_progress=look_up)
 
     def filter(self, found: Discovery) -> Filtered:
         """Keep what the rules keep and the format can hold."""
@@ -371,7 +397,12 @@ class BackupRun(Stoppable):
         return owners_of(self._selection.entries if self._selection is not None else kept.entries)
 
     def close(self) -> None:
-        """Take back what is not published, remove work folders, and folders made for nothing."""
+        """Take back what is not published, remove work folders, and folders made for nothing.
+
+        Fine the second time.
+        """
+        if self._ahead is not None:
+            self._ahead.close()
         self._place.close()
 
     def __enter__(self) -> Self:

@@ -1,0 +1,124 @@
+"""A walk over the sources that goes on in a helper process while the run does something else.
+
+The command imports Prefect for seconds, on one core. A large tree is walked meanwhile on another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pybak.backup.discover import Discovery, discover
+from pybak.backup.rules import Rules
+from pybak.entries import Root
+from pybak.errors import Interrupted
+from pybak.staging import is_cancelled
+from pybak.workers.messages import HelperError
+from pybak.workers.pool import HelperPool, HelpersUnavailableError
+
+_FUNCTION: Final = f"{__name__}:walk_order"
+_TELL_EVERY: Final = 0.1
+_COUNTS: Final = struct.Struct("<QQ")
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What `discover` is to do with; its files and the counts go to `staging`."""
+
+    roots: tuple[Root, ...]
+    rules: Rules
+    staging: Path
+    found: Path
+    problems: Path
+
+    @property
+    def counts(self) -> Path:
+        """The file that tells how far it is: entries, and bytes of files."""
+        return self.staging / "walked"
+
+
+class WalkAhead:
+    """A walk by one helper process, from now on until `finish` or `close`."""
+
+    def __init__(self, walk: Walk) -> None:
+        """Begin it. Raises HelpersUnavailableError if no helper can be started."""
+        self._walk = walk
+        self._pool = HelperPool(1, module=__name__)
+        self._outcome: Discovery | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="walk-ahead", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            answer = self._pool.call(_FUNCTION, pickle.dumps(self._walk))
+            self._outcome = pickle.loads(answer)  # noqa: S301 - our own process made it
+        except BaseException as error:  # `finish` raises it
+            self._error = error
+
+    def finish(self, on_progress: Callable[[int, int], object]) -> Discovery | None:
+        """Wait for it; give what it found, or None where the helper could not do it.
+
+        `on_progress` is called meanwhile, with entries and bytes; what it raises ends the waiting.
+        Raises what `discover` does.
+        """
+        while self._thread.is_alive():
+            on_progress(*self._walked())
+            self._thread.join(_TELL_EVERY)
+        self._pool.close()
+        if isinstance(self._error, HelpersUnavailableError | HelperError):
+            return None
+        if self._error is not None:
+            raise self._error
+        return self._outcome
+
+    def _walked(self) -> tuple[int, int]:
+        with contextlib.suppress(OSError, struct.error):
+            entries, size = _COUNTS.unpack(self._walk.counts.read_bytes())
+            return entries, size
+        return 0, 0
+
+    def close(self) -> None:
+        """End it, wherever it is; fine the second time."""
+        self._pool.close()
+        self._thread.join()
+
+
+def walk_order(argument: bytes) -> bytes:
+    """Walk as the pickled `Walk` says; gives a pickled `Discovery`. For helpers."""
+    walk: Walk = pickle.loads(argument)  # noqa: S301 - the run's own
+    told_at = 0.0
+
+    def tell(entries: int, size: int) -> None:
+        nonlocal told_at
+        now = time.monotonic()
+        if now - told_at >= _TELL_EVERY:
+            told_at = now
+            walk.counts.write_bytes(_COUNTS.pack(entries, size))
+            if is_cancelled(walk.staging):
+                raise Interrupted("stopped on request")
+
+    return pickle.dumps(
+        discover(walk.roots, walk.rules, walk.found, walk.problems, on_progress=tell)
+    )
+
+
+def is_large(roots: Iterable[Root], *, entries: int) -> bool:
+    """Whether there are so many entries below the roots, whatever a run takes of them."""
+    stack = [root.source for root in roots]
+    seen = 0
+    while stack and seen < entries:
+        with contextlib.suppress(OSError), os.scandir(stack.pop()) as found:
+            for item in found:
+                seen += 1
+                if item.is_dir(follow_symlinks=False):
+                    stack.append(item.path)
+    return seen >= entries

@@ -1,0 +1,174 @@
+"""A backup whose sources are walked before its flow begins, and the flow that takes it over."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.support.begun import backup_begun, begun_backup
+from pybak.backup import ahead
+from pybak.backup import run as run_module
+from pybak.backup.ahead import WalkAhead, is_large
+from pybak.backup.discover import Discovery
+from pybak.backup.run import BackupRun
+from pybak.catalog.locks import is_locked, job_lock
+from pybak.entries import read_entries
+from pybak.errors import Interrupted
+from pybak.options import BackupOptions
+from pybak.workers import pool
+from pybak.workers.pool import HelperPool
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give some folders, which are enough to be walked ahead."""
+    monkeypatch.setattr(run_module, "_WORTH_WALKING_AHEAD", 20)
+    for number in range(10):
+        folder = tmp_path / "src" / f"d{number}"
+        folder.mkdir(parents=True)
+        (folder / "file").write_text(str(number))
+        (folder / "left.tmp").touch()
+    (tmp_path / "src" / "d3" / ".nobackup").touch()
+    return tmp_path / "src"
+
+
+def parameters(source: Path, **options: Any) -> dict[str, Any]:
+    return {
+        "sources": [str(source)], "to": str(source.parent / "store"), "job": "docs",
+        "options": BackupOptions(workers=2, **options), "output": None,
+    }  # fmt: skip
+
+
+def new_run(source: Path, **options: Any) -> BackupRun:
+    return BackupRun(
+        [str(source)], output=None, to=str(source.parent / "store"), job="docs",
+        options=BackupOptions(workers=2, **options),
+    )  # fmt: skip
+
+
+def found(run: BackupRun, discovery: Discovery) -> tuple[Any, ...]:
+    entries = [(entry.path, entry.size) for entry in read_entries(discovery.entries)]
+    counts = (discovery.counts, discovery.total_bytes, discovery.excluded, discovery.problem_count)
+    return entries, counts, discovery.entries.relative_to(run.staging)
+
+
+def test_a_walk_ahead_finds_what_a_walk_finds(source: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with new_run(source, exclude=["*.tmp"]) as run:
+        assert run.discover_ahead()
+        first = found(run, run.discover(lambda *counts: seen.append(counts)))
+        second = found(run, run.discover())
+    assert first == second
+    assert len(first[0]) > 10
+    assert seen
+
+
+def test_a_run_in_a_folder_that_it_saves_does_not_see_itself(source: Path) -> None:
+    to = source / "store"
+    with BackupRun(
+        [str(source)], output=None, to=str(to), job=None, options=BackupOptions(workers=2)
+    ) as run:
+        assert run.discover_ahead()
+        names = [entry.path for entry in read_entries(run.discover().entries)]
+    assert b"store" in names
+    assert not [name for name in names if name.startswith(b"store/")]
+
+
+def test_little_is_not_walked_ahead(source: Path, tmp_path: Path) -> None:
+    with new_run(source / "d1") as run:
+        assert not run.discover_ahead()
+    with new_run(source) as run:
+        assert is_large(run.roots, entries=31)
+        assert not is_large(run.roots, entries=32)
+    with BackupRun(
+        [str(source)], output=str(tmp_path / "a.zip"), to=None, job=None,
+        options=BackupOptions(workers=1),
+    ) as run:  # fmt: skip
+        assert not run.discover_ahead(), "no second core"
+    assert not is_large([], entries=1)
+
+
+def _without_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_CODE", "raise SystemExit(1)")
+
+
+def _with_dying_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "_FUNCTION", "os:_exit")
+
+
+@pytest.mark.parametrize("hinder", [_without_helpers, _with_dying_helpers])
+def test_where_no_helper_does_it_the_run_walks_itself(
+    source: Path, monkeypatch: pytest.MonkeyPatch, hinder: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    hinder(monkeypatch)
+    with new_run(source) as run:
+        assert run.discover_ahead()
+        assert found(run, run.discover())[1][0]["f"] == 19
+
+
+def test_a_request_to_stop_ends_the_waiting(source: Path) -> None:
+    with new_run(source) as run:
+        assert run.discover_ahead()
+        run.request_cancel()
+        with pytest.raises(Interrupted):
+            run.discover()
+    assert not [one.name for one in threading.enumerate() if one.name == "walk-ahead"]
+
+
+def test_a_run_that_is_left_ends_its_helper(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[HelperPool] = []
+    real = WalkAhead.__init__
+
+    def note(self: WalkAhead, walk: ahead.Walk) -> None:
+        real(self, walk)
+        made.append(self._pool)
+
+    monkeypatch.setattr(WalkAhead, "__init__", note)
+    with new_run(source) as run:
+        assert run.discover_ahead()
+    assert made
+    assert not made[0]._all
+    assert not run.staging.exists()
+
+
+def test_the_flow_takes_over_what_its_command_began(source: Path) -> None:
+    wanted = parameters(source)
+    with backup_begun(wanted):
+        assert is_locked("docs")
+        begun = begun_backup(**parameters(source))
+        assert begun is not None
+        assert begun_backup(**wanted) is None, "once"
+        with begun.run as run:
+            assert found(run, run.discover())[1][0]["f"] == 19
+        assert is_locked("docs"), "to the end"
+    assert not is_locked("docs")
+    assert not (source.parent / "store").exists()
+
+
+def test_a_flow_with_other_parameters_gets_the_lock(source: Path) -> None:
+    with backup_begun(parameters(source)):
+        assert begun_backup(**parameters(source, level=5)) is None
+        with job_lock("docs"):
+            pass
+
+
+@pytest.mark.parametrize(
+    "options", [{"before": "true"}, {"password_block": "secret"}, {"also_to": ["s3://far/away"]}]
+)
+def test_what_must_wait_is_not_begun(source: Path, options: dict[str, Any]) -> None:
+    with backup_begun(parameters(source, **options)):
+        assert not is_locked("docs")
+        assert begun_backup(**parameters(source, **options)) is None
+
+
+def test_what_is_wrong_is_left_for_the_flow_to_tell(source: Path) -> None:
+    for wrong in ({"sources": [str(source / "missing")]}, {"output": str(source)}):
+        wanted = parameters(source) | wrong
+        with backup_begun(wanted):
+            assert begun_backup(**wanted) is None
+    with job_lock("docs"), backup_begun(parameters(source)):
+        assert begun_backup(**parameters(source)) is None
