@@ -58,7 +58,7 @@ def fan_out(
                     _direct(task, call, on_failure, partial(on_result, number))
                     for number, call in enumerate(calls)
                 ]
-            with _helpers(cluster, workers, helper_module, screen):
+            with _helpers(cluster, workers, screen, module=helper_module):
                 return _by_cluster(
                     task, calls, cluster=cluster, workers=workers, on_failure=on_failure,
                     is_stopping=is_stopping, screen=screen, on_result=on_result,
@@ -69,7 +69,9 @@ def fan_out(
 
 
 @contextmanager
-def _helpers(cluster: str, workers: int, module: str, screen: Screen) -> Iterator[None]:
+def _helpers(
+    cluster: str, workers: int, screen: Screen, *, module: str = COMPRESSING
+) -> Iterator[None]:
     """Have helper processes if they are wanted; where there can't be any, warn and go without."""
     if cluster != HELPERS or current_pool() is not None:
         yield

@@ -32,7 +32,7 @@ from pybak.errors import ExitCode, Interrupted, StorageError
 from pybak.portable import from_portable, to_portable
 from pybak.progress_line import ProgressLine
 from pybak.report import CANCELLED, FAILED, BackupReport
-from pybak.workers.pool import HelpersUnavailableError, current_pool
+from pybak.workers.pool import COMPRESSING, HelpersUnavailableError, current_pool
 
 TABLE = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -100,7 +100,8 @@ def test_with_helpers_the_cluster_has_threads_of_this_process() -> None:
 def test_where_no_helper_can_be_started_threads_do_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(_count: int) -> None:
+    def refuse(_count: int, *, module: str) -> None:
+        assert module == COMPRESSING
         raise HelpersUnavailableError("no helper process can be started: no memory")
 
     monkeypatch.setattr(fan_out, "helping", refuse)
