@@ -52,6 +52,7 @@ class WalkAhead:
         """Begin it. Raises HelpersUnavailableError if no helper can be started."""
         self._walk = walk
         self._pool = HelperPool(1, module=__name__)
+        self._seen = 0, 0
         self._outcome: Discovery | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="walk-ahead", daemon=True)
@@ -81,10 +82,10 @@ class WalkAhead:
         return self._outcome
 
     def _walked(self) -> tuple[int, int]:
-        with contextlib.suppress(OSError, struct.error):
+        with contextlib.suppress(OSError, struct.error):  # not there, or being written right now
             entries, size = _COUNTS.unpack(self._walk.counts.read_bytes())
-            return entries, size
-        return 0, 0
+            self._seen = entries, size
+        return self._seen
 
     def close(self) -> None:
         """End it, wherever it is; fine the second time."""
@@ -115,10 +116,12 @@ def is_large(roots: Iterable[Root], *, entries: int) -> bool:
     """Whether there are so many entries below the roots, whatever a run takes of them."""
     stack = [root.source for root in roots]
     seen = 0
-    while stack and seen < entries:
+    while stack:
         with contextlib.suppress(OSError), os.scandir(stack.pop()) as found:
             for item in found:
                 seen += 1
                 if item.is_dir(follow_symlinks=False):
                     stack.append(item.path)
-    return seen >= entries
+                if seen >= entries:
+                    return True
+    return False
