@@ -11,7 +11,7 @@ import threading
 from typing import Final, NamedTuple
 
 from pybak.backup.segments import Mark, SegmentWriter
-from pybak.formats.deflate import Buffer, crc32, looks_incompressible
+from pybak.formats.deflate import Buffer, crc32, packed_share
 from pybak.formats.streams import Codec, Piece
 from pybak.formats.tar_records import BLOCK
 
@@ -22,6 +22,8 @@ _ZEROS: Final = bytes(BLOCK)
 # long for a reason: these are not cut for that, for it would cost some percent.
 _LARGE: Final = 512 << 10
 _MOST_BEFORE: Final = 1 << 20
+_MUCH: Final = 0.4
+"""What of a piece is left by compressing, from where on it does not pack well."""
 _SHORT_PIECE: Final = 8 << 20
 
 
@@ -89,10 +91,8 @@ class PieceWriter:
         if self._piece_bytes > _SHORT_PIECE:
             return False
         if not self.pieces:
-            half = self._filled // 2
-            halves = self._view[:half], self._view[half : self._filled]
-            return any(map(looks_incompressible, halves))
-        return self.pieces[-1].stored * 5 > self.pieces[-1].plain * 2
+            return packed_share(self._view[: self._filled]) > _MUCH
+        return self.pieces[-1].stored > self.pieces[-1].plain * _MUCH
 
     def add(self, block: Buffer) -> None:
         """Append bytes."""

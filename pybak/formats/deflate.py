@@ -11,7 +11,7 @@ whole files per second but can't make a stream that goes on, zlib-ng does the pi
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, TypeAlias
@@ -115,14 +115,23 @@ def looks_incompressible(data: Buffer) -> bool:
     One that compresses is enough: in a piece of many files, some of which are packed already, a
     single sample in the middle cost 2 % of an archive.
     """
+    return all(size > _HOPELESS * plain for plain, size in _samples(data))
+
+
+def packed_share(data: Buffer) -> float:
+    """Estimate what compressing leaves of the data, by the same samples; 0 if there is none."""
+    found = list(_samples(data))
+    return sum(size for _, size in found) / max(1, sum(plain for plain, _ in found))
+
+
+def _samples(data: Buffer) -> Iterator[tuple[int, int]]:
+    """Yield the bytes of each sample, and how many the fastest level makes of it."""
     count = max(1, min(_SAMPLES, len(data) // _SAMPLE_BYTES))
     stride = len(data) // count
     skip = max(0, stride - _SAMPLE_BYTES) // 2
     for at in range(skip, skip + count * stride, stride or 1):
         sample = data[at : at + min(stride, _SAMPLE_BYTES)]
-        if len(isal_zlib.compress(sample, 1, _RAW)) <= _HOPELESS * len(sample):
-            return False
-    return True
+        yield len(sample), len(isal_zlib.compress(sample, 1, _RAW))
 
 
 def stored_blocks(data: Buffer) -> bytes:

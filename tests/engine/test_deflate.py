@@ -18,6 +18,7 @@ from pybak.formats.deflate import (
     deflater,
     engine_name,
     looks_incompressible,
+    packed_share,
     stored_blocks,
 )
 
@@ -107,6 +108,13 @@ def test_a_sample_tells_noise_from_text() -> None:
 def test_data_of_any_length_can_be_judged(length: int) -> None:
     assert looks_incompressible(noise(length))
     assert looks_incompressible(bytes(length)) == (length < 4)
+
+
+def test_what_compressing_leaves_is_estimated() -> None:
+    assert packed_share(noise(800_000)) > 0.98
+    assert packed_share(bytes(800_000)) < 0.02
+    assert 0.3 < packed_share(noise(400_000) + bytes(400_000)) < 0.7
+    assert packed_share(b"") < 3
 
 
 def test_noise_among_text_is_not_given_up() -> None:

@@ -98,7 +98,9 @@ def test_the_batch_of_a_helper_that_is_killed_is_done_by_another(
             hand = threads.submit(_all, run, plan)
             while not any(target.glob("f*")):
                 time.sleep(0.002)
-            (victim,) = psutil.Process().children()
+            (victim,) = [
+                child for child in psutil.Process().children() if MODULE in child.cmdline()
+            ]
             victim.kill()
             outcomes = hand.result(60)
         report = run.report(plan, made, [*outcomes, finish(plan)])

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from commands import PROJECT
 from prefect.client.orchestration import SyncPrefectClient
-from waiting import wait_for
+from waiting import shared, wait_for
 
 from blocks import LocalFolder
 from deployments import definitions
@@ -37,6 +37,8 @@ def served(
             [sys.executable, str(PROJECT / "deployments" / "serve.py"), *words],
             cwd=folder, env=env,
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            # What a shell runs in the background ignores it, as all that is started there.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process,
     ):  # fmt: skip
         try:
@@ -134,7 +136,7 @@ def test_interrupting_it_pauses_the_deployment(
     """Last of these: it ends the process that the others use."""
     deployment, process = serving
     os.kill(process.pid, signal.SIGINT)
-    process.wait(90)
+    process.wait(shared(180))
     assert full_api.get(f"/deployments/{deployment['id']}").json()["paused"]
 
 
@@ -223,7 +225,7 @@ def test_deployments_of_the_file_are_served_as_workers_would_run_them(
     )
     assert gzip.decompress(taken[0].read_bytes()) == b"a;b\n"
     os.kill(process.pid, signal.SIGINT)
-    process.wait(90)
+    process.wait(shared(180))
     assert full_api.get(f"/deployments/{inbox['id']}").json()["paused"]
 
 

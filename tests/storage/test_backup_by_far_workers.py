@@ -105,7 +105,7 @@ def test_workers_send_from_their_own_hosts(
     """Nothing but small records comes back; the report is as ever."""
     report = run_command(
         "backup", src, "--to", s3_address, "--cluster", cluster.address, "--json",
-        "--workers", "2", env={"PYBAK_HOME": str(tmp_path / "home")},
+        "--workers", "2", env={"PYBAK_HOME": str(tmp_path / "home")}, timeout=270,
     ).json  # fmt: skip
     (key,) = settles(swift, s3_address, 1)
     archive = fetched(swift, s3_address, key, tmp_path / "got")
