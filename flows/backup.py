@@ -45,7 +45,8 @@ from flows.support.side_by_side import side_by_side
 from pybak.backup.assemble import Assembly
 from pybak.backup.catalog_base import JobHistory
 from pybak.backup.filter import Filtered
-from pybak.backup.plan import DIRECT, BackupPlan, Hand
+from pybak.backup.hands import Hand
+from pybak.backup.plan import BackupPlan
 from pybak.backup.record import collecting, earlier_archives, write_backup
 from pybak.backup.run import BackupRun
 from pybak.backup.sources import resolve_sources
@@ -53,6 +54,7 @@ from pybak.catalog.collected import CollectedVersions
 from pybak.catalog.failures import CatalogError
 from pybak.catalog.history import History
 from pybak.catalog.recorder import RunRecorder
+from pybak.clusters import DIRECT
 from pybak.display import escape
 from pybak.home import catalog_url
 from pybak.options import BackupOptions

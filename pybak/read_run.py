@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 from uuid import uuid4
 
-from pybak.backup.plan import choose_cluster
+from pybak.clusters import choose_cluster
 from pybak.formats.archive import Limits
 from pybak.options.read import ReadOptions
 from pybak.paths import absolute
@@ -70,7 +70,7 @@ class ReadRun(Stoppable):
     def choose_cluster(
         self, *, seconds: float, locked_seconds: float, helpers_fit: bool = False
     ) -> str:
-        """Give where batches are done that take one core so long; see `pybak.backup.plan`."""
+        """Give where batches are done that take one core so long; see `pybak.clusters`."""
         return choose_cluster(
             self._reading.cluster,
             seconds=seconds,

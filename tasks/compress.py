@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import task
 
-from pybak.backup.plan import Hand
+from pybak.backup.hands import Hand
 from pybak.workers.compress import compress_hand
 from tasks._password import password_for
 from tasks._settings import PLAIN

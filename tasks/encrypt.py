@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import task
 
-from pybak.backup.plan import Hand
+from pybak.backup.hands import Hand
 from pybak.progress import WorkerProgress
 from pybak.volumes.write import write_volumes
 from tasks._password import password_for

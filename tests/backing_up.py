@@ -27,14 +27,17 @@ import zstandard
 from commands import tool
 
 from pybak.backup import assemble_tar, pack_tar, pack_zip, read_source
+from pybak.backup import parts as parts_module
 from pybak.backup import plan as plan_module
 from pybak.backup.assemble import Assembly
 from pybak.backup.base import History
 from pybak.backup.compress import compress_batches
-from pybak.backup.plan import DIRECT, BackupPlan, Hand
+from pybak.backup.hands import Hand
+from pybak.backup.plan import BackupPlan
 from pybak.backup.record import collecting
 from pybak.backup.run import BackupRun
 from pybak.catalog.collected import CollectedVersions
+from pybak.clusters import DIRECT
 from pybak.formats import manifest, streams
 from pybak.formats.deflate import deflater
 from pybak.formats.manifest_reader import FullFact, Manifest, read_whole_manifest
@@ -223,8 +226,14 @@ def shrink(
             lambda *how: replace(streams.codec(*how), piece_bytes=piece),
         )
     patch.setattr(pack_tar, "_READ_BYTES", piece)
-    patch.setattr(plan_module, "PART_BYTES", part)
+    cut_files_at(patch, part)
     patch.setattr(read_source, "_RETRY_SECONDS", (0.0, 0.0, 0.0))
+
+
+def cut_files_at(patch: pytest.MonkeyPatch, size: int) -> None:
+    """Cut files of more than `size` bytes into parts of that size."""
+    for module in (parts_module, plan_module):
+        patch.setattr(module, "PART_BYTES", size)
 
 
 class Made(NamedTuple):

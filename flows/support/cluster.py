@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 from prefect.task_runners import TaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
-from pybak.backup.plan import HELPERS, PROCESSES, THREADS
+from pybak.clusters import HELPERS, PROCESSES, THREADS
 from pybak.errors import PyBakError
 
 _PRELOAD = (

@@ -13,7 +13,7 @@ from prefect.context import SettingsContext, get_settings_context
 
 from flows.support.cluster import ClusterError, choose
 from flows.support.screen import Screen
-from pybak.backup.plan import DIRECT, HELPERS
+from pybak.clusters import DIRECT, HELPERS
 from pybak.errors import Interrupted, PyBakError
 from pybak.stages import stage
 from pybak.workers.pool import COMPRESSING, HelpersUnavailableError, current_pool, helping

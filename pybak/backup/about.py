@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from pybak import entries
-from pybak.backup.plan import ZIP
+from pybak.backup.batches import ZIP
 from pybak.formats.streams import TAR_FORMATS
 from pybak.options import BackupOptions
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from pybak.backup.plan import Batch, Job, index_path, segment_path
+from pybak.backup.batches import Batch, Job, index_path, segment_path
 from pybak.backup.segments import Segment, SegmentIndex, read_index
 from pybak.backup.sending import SendingOutput
 from pybak.backup.stretches import (

@@ -19,13 +19,13 @@ from pybak.backup.arrivals import Arrivals, StoppedError
 from pybak.backup.assemble_large import LargeFiles
 from pybak.backup.assemble_tar import TarBook
 from pybak.backup.assemble_zip import ZipBook
+from pybak.backup.batches import Batch, read_batch, read_job, segment_path
 from pybak.backup.book import Book, MemberLines, OnLines
 from pybak.backup.check_password import leave_check, needed
 from pybak.backup.compress import compress_batch
 from pybak.backup.conclude import Conclude, Conclusion, Taken
 from pybak.backup.output import ArchiveFile, ArchiveLayout, Extent, Output
 from pybak.backup.packing import place_of
-from pybak.backup.plan import Batch, read_batch, read_job, segment_path
 from pybak.backup.segments import Absent, Place, SegmentIndex, read_index
 from pybak.backup.sending import SendingOutput
 from pybak.backup.stretches import Stretch

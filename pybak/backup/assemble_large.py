@@ -16,10 +16,11 @@ import msgspec
 
 from pybak import problems
 from pybak.backup.arrivals import Arrivals
+from pybak.backup.batches import Batch, Job, index_path, segment_path
 from pybak.backup.book import Book
 from pybak.backup.output import Output
 from pybak.backup.packing import CHANGED_MESSAGE, place_of, source_path
-from pybak.backup.plan import Batch, Job, cut_parts, index_path, segment_path, with_holes
+from pybak.backup.parts import cut_parts, with_holes
 from pybak.backup.segments import Absent, PartResult, Segment, SegmentIndex, read_index
 from pybak.entries import Entry
 from pybak.errors import ArchiveError

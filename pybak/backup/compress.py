@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from pybak import staging
+from pybak.backup.batches import Batch, Job, index_path, read_batch, read_job, segment_path
 from pybak.backup.check_password import check_password, needed
 from pybak.backup.pack_tar import TarPacker, pack_tar_part
 from pybak.backup.pack_zip import ZipPacker, pack_zip_part
 from pybak.backup.packing import Advance, BatchPacker, Work
-from pybak.backup.plan import Batch, Job, index_path, read_batch, read_job, segment_path
 from pybak.backup.read_source import Read
 from pybak.backup.segments import Place, SegmentIndex, SegmentWriter, publish_index
 from pybak.backup.stretches import send_stretch, stretch_from

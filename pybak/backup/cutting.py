@@ -7,8 +7,10 @@ from typing import Any, Final
 
 from pybak.backup.about import About
 from pybak.backup.assemble import Assembly
-from pybak.backup.plan import DIRECT, HELPERS, THREADS, BackupPlan, Hand, deal
+from pybak.backup.hands import Hand, deal
+from pybak.backup.plan import BackupPlan
 from pybak.backup.workplace import Workplace
+from pybak.clusters import DIRECT, HELPERS, THREADS
 from pybak.volumes.write import FinishedVolume, plan_volumes, read_finished
 
 _DIRECT_BYTES: Final = 64 << 20

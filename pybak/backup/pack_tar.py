@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from pybak import problems
 from pybak.attributes import read_attributes
+from pybak.backup.batches import Batch
 from pybak.backup.owners import group_name, user_name
 from pybak.backup.packing import (
     CHANGED_ATTEMPTS,
@@ -27,7 +28,6 @@ from pybak.backup.packing import (
     member_meta,
     sha256,
 )
-from pybak.backup.plan import Batch
 from pybak.backup.read_source import (
     Read,
     filling,

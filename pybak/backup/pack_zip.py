@@ -19,6 +19,7 @@ import msgspec
 
 from pybak import aes, problems
 from pybak.attributes import read_attributes
+from pybak.backup.batches import Batch
 from pybak.backup.packing import (
     CHANGED_ATTEMPTS,
     MOST_GROWN,
@@ -27,7 +28,6 @@ from pybak.backup.packing import (
     check_name,
     member_meta,
 )
-from pybak.backup.plan import Batch
 from pybak.backup.read_source import (
     Read,
     look_again,

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from pybak import entries, problems, staging
-from pybak.backup.plan import PART_BYTES, Batch, Job
+from pybak.backup.batches import Batch, Job
+from pybak.backup.parts import PART_BYTES
 from pybak.backup.read_source import Read
 from pybak.backup.segments import Absent, Meta, Place, SegmentIndex, SegmentWriter
 from pybak.entries import Entry

@@ -19,10 +19,11 @@ from typing import Final
 import msgspec
 
 from pybak import staging
+from pybak.backup.batches import batch_path, job_path, read_job
 from pybak.backup.compress import compress_batches
+from pybak.backup.hands import Hand
 from pybak.backup.output import Extent
 from pybak.backup.packing import Advance
-from pybak.backup.plan import Hand, batch_path, job_path, read_job
 from pybak.backup.read_source import Read
 from pybak.backup.stretches import StretchRecord, Target, read_record, record_path
 from pybak.errors import Interrupted, NotFoundError, StorageError

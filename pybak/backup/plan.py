@@ -1,150 +1,35 @@
 """Decide how a backup is done before anything is written: batches, order, workers.
 
-A batch is what a compress task turns into one segment: files of a few MiB together, or a part of
-one large file. Parts of large files come first, each behind the folders above it as far as no
+Parts of large files come first, each behind the folders above it as far as no
 earlier one has them (programs like unzip set a folder's mode and time only where its entry comes
 before its content). Then come the other files in the order of the walk, and last, in formats that
 keep them, hard links: names of files that are in the archive under another name already. That is
 also the order of the archive.
-
-Batches are dealt out in waves. A wave takes most of what is left and deals it like cards, one
-hand a task, so that every worker walks through the archive at the same pace; the last waves are
-single batches, so that nobody waits long for the last one to finish.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
 
 import msgspec
 
 from pybak import entries
-from pybak.backup.read_source import open_source, state_of
+from pybak.backup.batches import ZIP, Batch, Job, batch_path, job_path, write_batch
+from pybak.backup.costs import LOCKED_SECONDS_A_FILE, seconds_of
+from pybak.backup.hands import Hand, deal
+from pybak.backup.parts import PART_BYTES, Large, cut_parts, with_holes
+from pybak.clusters import choose_cluster
 from pybak.entries import Entry, Root, read_entries
-from pybak.errors import SourceError, StorageError
-from pybak.formats.sparse import Run, cut_runs, data_runs, data_size, may_have_holes
+from pybak.formats.sparse import data_size
 from pybak.formats.streams import TAR_FORMATS
-
-ZIP: Final = "zip"
-PART_BYTES: Final = 32 << 20
-"""A file larger than this is cut into parts of this size, compressed side by side."""
 
 _LEAST_BATCH_BYTES = 4 << 20
 _MOST_BATCH_BYTES = 32 << 20
 _BATCHES_A_WORKER = 64
 _MOST_BATCH_FILES = 2000
-_WAVE_SHARE = 0.6  # of the batches that are left
-
-# Costs in seconds, for one core of the machine in docs/decisions/0006; only their ratio and
-# their order of magnitude matter.
-_SECONDS_A_FILE = 60e-6
-_DEFLATE_SECONDS_A_BYTE = {
-    1: 3e-9,
-    2: 3e-9,
-    3: 5e-9,
-    4: 9e-9,
-    5: 11e-9,
-    6: 15e-9,
-    7: 19e-9,
-    8: 33e-9,
-    9: 45e-9,
-}
-_ZSTD_SECONDS_A_BYTE = {
-    1: 2.4e-9,
-    2: 2.7e-9,
-    3: 4.2e-9,
-    4: 8e-9,
-    5: 12e-9,
-    6: 17e-9,
-    7: 40e-9,
-    8: 120e-9,
-    9: 300e-9,
-}
-_BZIP2_SECONDS_A_BYTE = 60e-9
-_COPY_SECONDS_A_BYTE = 1.5e-9
-_AES_SECONDS_A_BYTE = 1.5e-9
-_AES_SECONDS_A_FILE = 600e-6
-"""Deriving a key: 1000 rounds for every member."""
-_LOCKED_SECONDS_A_FILE = 55e-6
-"""The part of a file's cost that holds the interpreter lock, and what waiting for it costs."""
 _LEAST_TASK_SECONDS = 0.2
 """A task run costs 20 to 40 ms of the flow's process; shorter ones cost more than they balance."""
-_DIRECT_SECONDS = 0.8
-"""Work of less than this is done in the flow: starting a cluster takes longer."""
-_PROCESSES_START_SECONDS = 3.5
-
-_HELPERS_START_SECONDS = 0.3
-_WAITING = 0.8
-"""What two threads lose by waiting for the lock, as a share of the time it is held."""
-
-DIRECT: Final = "direct"
-THREADS: Final = "threads"
-HELPERS: Final = "helpers"
-"""Threads that hand their batches to helper processes (`pybak.workers`)."""
-PROCESSES: Final = "processes"
-
-
-class Part(msgspec.Struct, frozen=True, array_like=True):
-    """A share of one large file: the `number`th of `count`, from 0, and what of it to read.
-
-    `runs` are offsets and lengths; there is more than one only in a sparse file. `total` counts
-    the bytes of all parts, and `data_map` is all of a sparse file's data, in its first part.
-    """
-
-    number: int
-    count: int
-    runs: list[Run]
-    total: int
-    data_map: list[Run] | None = None
-
-    @property
-    def length(self) -> int:
-        """Bytes to read."""
-        return data_size(self.runs)
-
-
-class Batch(msgspec.Struct, frozen=True, array_like=True):
-    """What one compress call takes. With `part`, `entries` holds just the large file.
-
-    `firsts` makes a batch of hard links: for each entry the root and path of the name that the
-    archive has the content under.
-    """
-
-    entries: list[Entry]
-    part: Part | None = None
-    firsts: list[tuple[int, bytes]] = []
-
-
-class Job(msgspec.Struct, frozen=True):
-    """What every batch of a run shares; written once for the workers to read.
-
-    Batches are numbered in archive order. The first `parts` are large files' (their parts, and
-    the folders above them). After all `batches` come `link_batches` of hard links, which need to
-    know what became of the others. With `encrypted` every ZIP member is encrypted.
-    """
-
-    roots: list[Root]
-    level: int
-    parts: int
-    batches: int
-    format: str = ZIP
-    link_batches: int = 0
-    encrypted: bool = False
-
-
-class Hand(msgspec.Struct, frozen=True, array_like=True):
-    """The batches one task takes: `range(start, stop, step)`."""
-
-    start: int
-    stop: int
-    step: int
-
-    def batches(self) -> range:
-        """Give the numbers of the batches."""
-        return range(self.start, self.stop, self.step)
 
 
 class BackupPlan(msgspec.Struct, frozen=True):
@@ -162,47 +47,6 @@ class BackupPlan(msgspec.Struct, frozen=True):
     format: str
     cluster: str
     estimated_seconds: float
-
-
-def batch_path(staging: Path, number: int, parts: int) -> Path:
-    """Where the batch with this number lies."""
-    if number < parts:
-        return staging / "batches" / f"part-{number:07d}"
-    return staging / "batches" / f"files-{number - parts:07d}"
-
-
-def segment_path(staging: Path, name: str) -> Path:
-    """Where the segment with this name, which its index tells, lies."""
-    return staging / "segments" / name
-
-
-def index_path(staging: Path, number: int) -> Path:
-    """Where a batch's member index lies; it appears when the segment is complete."""
-    return staging / "segments" / f"{number:07d}.index"
-
-
-def job_path(staging: Path) -> Path:
-    """Where the run's `Job` lies."""
-    return staging / "job"
-
-
-def seconds_of(
-    archive_format: str, level: int, *, files: int, size_bytes: int, encrypted: bool
-) -> float:
-    """Estimate how long one core works on a backup."""
-    match archive_format:
-        case "tar":
-            a_byte = _COPY_SECONDS_A_BYTE
-        case "tar.bz2":
-            a_byte = _BZIP2_SECONDS_A_BYTE
-        case "tar.zst":
-            a_byte = _ZSTD_SECONDS_A_BYTE[level]
-        case _:
-            a_byte = _DEFLATE_SECONDS_A_BYTE[level]
-    a_file = _SECONDS_A_FILE
-    if encrypted:
-        a_byte, a_file = a_byte + _AES_SECONDS_A_BYTE, a_file + _AES_SECONDS_A_FILE
-    return files * a_file + size_bytes * a_byte
 
 
 def plan_backup(
@@ -266,20 +110,13 @@ def plan_backup(
         cluster=choose_cluster(
             cluster,
             seconds=seconds,
-            locked_seconds=sorter.files * _LOCKED_SECONDS_A_FILE,
+            locked_seconds=sorter.files * LOCKED_SECONDS_A_FILE,
             workers=workers,
             processes_fit=processes_fit,
             helpers_fit=helpers_fit,
         ),
         estimated_seconds=seconds / workers,
     )
-
-
-class Large(NamedTuple):
-    """A file to be cut into parts; `data_map` if it is sparse."""
-
-    entry: Entry
-    data_map: list[Run] | None
 
 
 class _Sorter:
@@ -375,44 +212,6 @@ class _Sorter:
             yield Batch([entry for entry, _ in links], firsts=[first for _, first in links])
 
 
-def with_holes(path: bytes, entry: Entry) -> Large:
-    """Look where a large file has data; give it with what it is like at that moment.
-
-    Another file in its place is left for those who read it.
-    """
-    try:
-        fd, status = open_source(path)
-    except SourceError:
-        return Large(entry, None)
-    try:
-        runs = data_runs(fd, status.st_size) if may_have_holes(status) else None
-    finally:
-        os.close(fd)
-    if runs is None or (status.st_dev, status.st_ino) != (entry.device, entry.inode):
-        return Large(entry, None)
-    state = state_of(status)
-    seen = msgspec.structs.replace(
-        entry, size=state.size, mtime_ns=state.mtime_ns, ctime_ns=state.ctime_ns
-    )
-    return Large(seen, runs)
-
-
-def cut_parts(
-    size: int, data_map: list[Run] | None = None, *, count: int | None = None
-) -> Iterator[Part]:
-    """Cut a file of `size` bytes, or the data of a sparse one, into parts of nearly one length.
-
-    The number of parts is what PART_BYTES asks for, or `count`; then some may be empty.
-    """
-    runs = [(0, size)] if data_map is None else data_map
-    total = data_size(runs)
-    wanted = count or -(-total // PART_BYTES)
-    groups = list(cut_runs(runs, max(1, -(-total // wanted))))
-    groups += [[] for _ in range(wanted - len(groups))]
-    for number, group in enumerate(groups):
-        yield Part(number, wanted, group, total, data_map if number == 0 else None)
-
-
 def _folders_above_large(kept: Path) -> dict[tuple[int, bytes], Entry | None]:
     """Find what folders lie above files that are cut into parts: root and path, no entry yet."""
     return {
@@ -434,72 +233,3 @@ def _paths_above(path: bytes) -> list[bytes]:
 def _batches_worth_a_task(batches: int, seconds: float) -> int:
     """Give how many batches make a hand that is worth the cost of a task run."""
     return max(1, int(_LEAST_TASK_SECONDS * batches / seconds)) if seconds > 0 else batches
-
-
-def deal(batches: int, workers: int, *, least: int = 1) -> Iterator[Hand]:
-    """Deal the numbers below `batches` out in waves; see the module's text.
-
-    Makes about `workers * log(batches / workers)` hands, of `least` batches or more but for the
-    last few.
-    """
-    start = 0
-    while start < batches:
-        left = batches - start
-        size = min(left, max(workers * least, int(left * _WAVE_SHARE)))
-        stop = start + size
-        for worker in range(min(workers, size)):
-            yield Hand(start + worker, stop, workers)
-        start = stop
-
-
-def choose_cluster(
-    wanted: str,
-    *,
-    seconds: float,
-    locked_seconds: float,
-    workers: int,
-    processes_fit: bool,
-    helpers_fit: bool = False,
-) -> str:
-    """Give where the work is done: `direct`, `threads`, `helpers`, `processes`, or `wanted`.
-
-    `wanted` is `auto`, one of these or an address. `seconds` is the work of one core,
-    `locked_seconds` its share under the interpreter lock. Threads start at once but share the
-    lock; a cluster's processes cost seconds to start. Helpers can only do what they were made for.
-    """
-    if wanted != "auto":
-        return wanted
-    if seconds < _DIRECT_SECONDS:
-        return DIRECT
-    if workers == 1:
-        return THREADS
-    if helpers_fit:
-        return HELPERS if locked_seconds * _WAITING > _HELPERS_START_SECONDS else THREADS
-    by_threads = max(seconds / workers, locked_seconds * 1.3)
-    by_processes = _PROCESSES_START_SECONDS + seconds / workers
-    return THREADS if by_threads <= by_processes or not processes_fit else PROCESSES
-
-
-def read_job(staging: Path) -> Job:
-    """Read what `plan_backup` wrote for the workers.
-
-    Raises StorageError if it is not there, as on a host that does not see that folder.
-    """
-    try:
-        return msgspec.msgpack.decode(job_path(staging).read_bytes(), type=Job)
-    except FileNotFoundError:
-        raise StorageError(
-            f"{staging}: is not there for this worker; name a folder that all hosts see by "
-            "--staging, or leave out --cluster, or what keeps workers from sending by themselves "
-            "(--split, a wrapper, --bandwidth-limit)"
-        ) from None
-
-
-def read_batch(staging: Path, number: int, parts: int) -> Batch:
-    """Read one batch."""
-    return msgspec.msgpack.decode(batch_path(staging, number, parts).read_bytes(), type=Batch)
-
-
-def write_batch(path: Path, value: Batch) -> None:
-    """Write one batch, replacing what was there."""
-    path.write_bytes(msgspec.msgpack.encode(value))

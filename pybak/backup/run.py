@@ -30,9 +30,10 @@ from pybak.backup.conclude import Accounts, Conclude
 from pybak.backup.cutting import Cutting, volume_hands
 from pybak.backup.discover import Discovery, discover
 from pybak.backup.filter import Filtered, filter_entries
+from pybak.backup.hands import Hand
 from pybak.backup.mode import Chosen, choose_base
 from pybak.backup.owners import owners_of
-from pybak.backup.plan import BackupPlan, Hand, plan_backup
+from pybak.backup.plan import BackupPlan, plan_backup
 from pybak.backup.selecting import select
 from pybak.backup.selection import Selection, select_all
 from pybak.backup.sending import Shape

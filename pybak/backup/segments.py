@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from pybak import staging
+from pybak.backup.batches import index_path
 from pybak.backup.output import Output
-from pybak.backup.plan import index_path
 from pybak.backup.read_source import State
 from pybak.formats.deflate import Buffer
 from pybak.formats.sparse import Run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pybak.backup.plan import ZIP
+from pybak.backup.batches import ZIP
 from pybak.backup.rules import Rules
 from pybak.errors import PlanError
 from pybak.formats.streams import memory_bytes

@@ -15,14 +15,17 @@ from typing import Final
 import msgspec
 
 from pybak import staging
+from pybak.backup.batches import read_job
+from pybak.backup.hands import Hand, deal
 from pybak.backup.parcels import pack_parcel, take_in
 from pybak.backup.part_sizes import WHOLE_BYTES
-from pybak.backup.plan import DIRECT, BackupPlan, Hand, deal, read_job
+from pybak.backup.plan import BackupPlan
 from pybak.backup.send_pieces import StagedFiles
 from pybak.backup.sender import Sender
 from pybak.backup.sending import SendingOutput, Shape
 from pybak.backup.settings import NETWORK
 from pybak.backup.stretches import Stretches, Target, plan_stretches, write_target
+from pybak.clusters import DIRECT
 from pybak.errors import Interrupted, PlanError, StorageError
 from pybak.home import home
 from pybak.options import BackupOptions

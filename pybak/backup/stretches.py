@@ -20,9 +20,9 @@ from typing import Final
 import msgspec
 
 from pybak import staging
+from pybak.backup.batches import Job, read_batch, segment_path
 from pybak.backup.output import Extent
 from pybak.backup.part_sizes import PART_BYTES
-from pybak.backup.plan import Job, read_batch, segment_path
 from pybak.backup.segments import SegmentIndex
 from pybak.backup.send_pieces import Piece, StagedFiles, read_piece
 from pybak.backup.sender import Sender

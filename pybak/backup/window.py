@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from pybak import staging
-from pybak.backup.plan import Batch, Job, read_batch
+from pybak.backup.batches import Batch, Job, read_batch
 from pybak.errors import Interrupted
 
 _NUMBER: Final = struct.Struct("<Q")

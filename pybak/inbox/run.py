@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 from pybak import problems, staging
-from pybak.backup.plan import choose_cluster
 from pybak.catalog.failures import CatalogError
+from pybak.clusters import choose_cluster
 from pybak.display import printable
 from pybak.errors import StorageError
 from pybak.folders import Folders

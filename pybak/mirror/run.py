@@ -13,8 +13,8 @@ from uuid import uuid4
 import msgspec
 
 from pybak import report
-from pybak.backup.plan import HELPERS, choose_cluster
 from pybak.catalog.locks import Lock, job_lock, waiting_seconds
+from pybak.clusters import HELPERS, choose_cluster
 from pybak.display import printable
 from pybak.errors import (
     ExitCode,

@@ -23,7 +23,7 @@ from pybak.restore.snapshot import Share, whole
 from pybak.storage.opening import is_remote
 from pybak.volumes.find import VolumeSet
 
-# Seconds of one core, measured as those in `pybak.backup.plan`; the locked part can't be shared by
+# Seconds of one core, measured as those in `pybak.backup.costs`; the locked part can't be shared by
 # threads.
 _SECONDS_A_FILE = 90e-6
 _LOCKED_SECONDS_A_FILE = 60e-6

@@ -24,7 +24,7 @@ from pybak.report.verify import Sample
 from pybak.verify.check import Checked, Slice, VerifyPlan, plan_verify
 from pybak.volumes.find import VolumeSet
 
-# Seconds of one core, measured as those in `pybak.backup.plan`.
+# Seconds of one core, measured as those in `pybak.backup.costs`.
 _SECONDS_A_FILE = 25e-6
 _SECONDS_A_BYTE = 1.8e-9
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from pybak.backup.compress import compress_batches
-from pybak.backup.plan import Hand
+from pybak.backup.hands import Hand
 from pybak.progress import WorkerProgress
 from pybak.workers.messages import Order
 from pybak.workers.pool import HelpersUnavailableError, current_pool

@@ -13,9 +13,9 @@ import pytest
 from backing_up import FORMATS, TARS, back_up, judge_outcome, noise, prose
 from moving import KINDS, PART, PIECE, SIZES, WHOLE, make_source, others_are_there, small_borders
 
+from pybak.backup.batches import Job
 from pybak.backup.compress import NOBODY, compress_batches
 from pybak.backup.packing import Work
-from pybak.backup.plan import Job
 from pybak.backup.segments import SegmentWriter
 from pybak.errors import PlanError
 from pybak.formats import zip_records

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from backing_up import cut_files_at
 from commands import tool
 from consolidating import MANIFEST, Chain, four_runs, raw, verified
 from jobs import Job, seen
@@ -193,12 +194,10 @@ def test_many_members_are_taken_a_few_at_once(
 def test_a_large_member_is_copied_with_its_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pybak.backup import plan
-
     job = Job(tmp_path)
     (job.source / "large").write_bytes(random.Random(2).randbytes(9 << 20) + bytes(8 << 20))
     (job.source / "small").write_text("1")
-    monkeypatch.setattr(plan, "PART_BYTES", 4 << 20)
+    cut_files_at(monkeypatch, 4 << 20)
     job.run("full")
     (job.source / "small").write_text("2")
     job.run()

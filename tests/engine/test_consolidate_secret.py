@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import pyzipper
-from backing_up import judge, noise, prose, run_tool, unwrapped
+from backing_up import cut_files_at, judge, noise, prose, run_tool, unwrapped
 from consolidating import MANIFEST, Chain, Tar, four_runs, plain_bytes, raw, verified
 
 from pybak.backup import chain_password
@@ -59,9 +59,7 @@ def test_encrypted_members_are_copied_with_their_salts(tmp_path: Path) -> None:
 def test_a_large_encrypted_member_is_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pybak.backup import plan
-
-    monkeypatch.setattr(plan, "PART_BYTES", 4 << 20)
+    cut_files_at(monkeypatch, 4 << 20)
     chain = Chain(tmp_path, password=PASSWORD)
     chain.write({"large": noise(9 << 20) + bytes(4 << 20), "small": "1"})
     chain.run("full")

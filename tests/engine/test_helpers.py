@@ -21,7 +21,9 @@ from commands import PROJECT
 from waiting import shared
 
 from pybak import staging
-from pybak.backup.plan import BackupPlan, Hand, index_path, job_path
+from pybak.backup.batches import index_path, job_path
+from pybak.backup.hands import Hand
+from pybak.backup.plan import BackupPlan
 from pybak.backup.run import BackupRun
 from pybak.errors import Interrupted, NotFoundError, PlanError, StorageError
 from pybak.options import BackupOptions

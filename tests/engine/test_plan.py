@@ -11,19 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybak.backup import plan as plan_module
-from pybak.backup.plan import (
-    DIRECT,
-    HELPERS,
-    PROCESSES,
-    THREADS,
-    Batch,
-    choose_cluster,
-    deal,
-    plan_backup,
-    read_batch,
-    read_job,
-)
+from pybak.backup.batches import Batch, read_batch, read_job
+from pybak.backup.costs import seconds_of
+from pybak.backup.hands import WAVE_SHARE, deal
+from pybak.backup.parts import PART_BYTES
+from pybak.backup.plan import plan_backup
+from pybak.clusters import DIRECT, HELPERS, PROCESSES, THREADS, choose_cluster
 from pybak.entries import FILE, FOLDER, LINK, Entry, Root, write_entries
 
 ROOTS = [Root(b"/home/me/docs", b"docs")]
@@ -49,8 +42,8 @@ def test_every_entry_is_in_one_batch_in_the_order_of_the_walk(tmp_path: Path) ->
     made, batches = plan(tmp_path, entries)
     small = [one for batch in batches if batch.part is None for one in batch.entries]
     large = [batch.entries[0] for batch in batches if batch.part and batch.part.number == 0]
-    assert small == [one for one in entries if one.size <= plan_module.PART_BYTES]
-    assert large == [one for one in entries if one.size > plan_module.PART_BYTES]
+    assert small == [one for one in entries if one.size <= PART_BYTES]
+    assert large == [one for one in entries if one.size > PART_BYTES]
     assert (made.files, made.bytes) == (len(entries), sum(sizes))
     assert read_job(tmp_path).batches == len(batches) == made.batches
     assert all(batch.part is not None for batch in batches[: made.parts])
@@ -58,7 +51,7 @@ def test_every_entry_is_in_one_batch_in_the_order_of_the_walk(tmp_path: Path) ->
 
 @pytest.mark.parametrize("size", [1, 10**9, 5 << 30])
 def test_the_parts_of_a_large_file_follow_each_other(tmp_path: Path, size: int) -> None:
-    size += plan_module.PART_BYTES
+    size += PART_BYTES
     _, batches = plan(tmp_path, [entry(0, size)])
     at = 0
     for number, batch in enumerate(batches):
@@ -66,7 +59,7 @@ def test_the_parts_of_a_large_file_follow_each_other(tmp_path: Path, size: int) 
         assert (batch.part.number, batch.part.runs[0][0]) == (number, at)
         assert (batch.part.total, len(batch.part.runs)) == (size, 1)
         assert batch.part.count == len(batches)
-        assert 0 < batch.part.length <= plan_module.PART_BYTES
+        assert 0 < batch.part.length <= PART_BYTES
         at += batch.part.length
     assert at == size
 
@@ -92,7 +85,7 @@ def test_folders_and_links_count_for_what_they_are(tmp_path: Path) -> None:
 
 def test_folders_above_a_large_file_come_before_it_and_once(tmp_path: Path) -> None:
     """Programs like unzip set modes and times only of folders they meet before their content."""
-    large = plan_module.PART_BYTES + 1
+    large = PART_BYTES + 1
 
     def at(path: bytes, size: int, kind: str = FILE) -> Entry:
         return Entry(0, path, kind, size, 1, 1, 1, 1, 0o755, 0, 0, 1)
@@ -149,7 +142,7 @@ def test_in_zip_every_name_is_a_file_of_its_own(tmp_path: Path) -> None:
 
 def test_a_large_file_that_is_gone_or_shut_is_planned_as_it_was_listed(tmp_path: Path) -> None:
     """What is wrong with it is told when it is read (cases 44, 53)."""
-    size = plan_module.PART_BYTES + 1
+    size = PART_BYTES + 1
     made, batches = plan(tmp_path, [entry(0, size)], archive_format="tar")
     assert [batch.part.data_map for batch in batches if batch.part] == [None, None]
     assert (made.parts, made.bytes) == (2, size)
@@ -164,9 +157,9 @@ def test_the_work_is_estimated_by_format_and_level(
     kind: str, level: int, at_least: float, at_most: float
 ) -> None:
     """Keys from the password cost more than the cipher, where files are many."""
-    seconds = plan_module.seconds_of(kind, level, files=0, size_bytes=10**9, encrypted=False)
+    seconds = seconds_of(kind, level, files=0, size_bytes=10**9, encrypted=False)
     assert at_least < seconds < at_most
-    many = [plan_module.seconds_of(kind, level, files=10**5, size_bytes=0, encrypted=encrypted)
+    many = [seconds_of(kind, level, files=10**5, size_bytes=0, encrypted=encrypted)
             for encrypted in (False, True)]  # fmt: skip
     assert many[1] - many[0] > 30
 
@@ -181,7 +174,7 @@ def test_every_batch_is_dealt_once_to_few_hands(batches: int, workers: int) -> N
     hands = list(deal(batches, workers))
     dealt = Counter(number for hand in hands for number in hand.batches())
     assert dealt == Counter(range(batches))
-    waves = 3 + math.log(max(batches / workers, 1)) / -math.log(1 - plan_module._WAVE_SHARE)
+    waves = 3 + math.log(max(batches / workers, 1)) / -math.log(1 - WAVE_SHARE)
     assert len(hands) <= workers * waves
     assert all(len(hand.batches()) for hand in hands)
 

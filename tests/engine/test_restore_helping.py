@@ -15,7 +15,7 @@ import pytest
 from backing_up import PASSWORD, back_up, noise, snapshot
 from restoring import expected, tree
 
-from pybak.backup.plan import HELPERS, THREADS
+from pybak.clusters import HELPERS, THREADS
 from pybak.errors import ArchiveError
 from pybak.options import RestoreOptions
 from pybak.report import RestoreReport

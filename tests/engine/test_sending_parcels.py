@@ -15,8 +15,8 @@ from moving import Moving, append
 from sent import nothing_is_left, send, small_parts
 from storage.memory import Failing, MemoryStorage, used
 
+from pybak.backup.hands import Hand
 from pybak.backup.parcels import compress_parcel
-from pybak.backup.plan import Hand
 from pybak.backup.run import BackupRun
 from pybak.errors import PlanError, StorageError
 from pybak.options import BackupOptions

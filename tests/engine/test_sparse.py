@@ -14,7 +14,7 @@ from moving import PART, make_source, others_are_there, small_borders
 
 from pybak.backup import compress as compress_module
 from pybak.backup.pack_zip import HOLES
-from pybak.backup.plan import cut_parts
+from pybak.backup.parts import cut_parts
 from pybak.formats import sparse as sparse_module
 from pybak.formats.sparse import Run, cut_runs, data_runs, data_size, may_have_holes
 from pybak.problems import CHANGED

@@ -319,7 +319,7 @@ def test_a_member_of_more_than_8_gib_of_data(
     """And a small one behind it (case 36). The holes are read as zeros here."""
     monkeypatch.undo()
     monkeypatch.setenv("PYBAK_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("pybak.backup.plan.may_have_holes", lambda _: False)
+    monkeypatch.setattr("pybak.backup.parts.may_have_holes", lambda _: False)
     src = tmp_path / "src"
     src.mkdir()
     with (src / "big").open("wb") as file:

@@ -11,10 +11,19 @@ from typing import Any
 
 import pytest
 from attributed import folder_with_attributes, set_acl
-from backing_up import MANIFEST, back_up, judge, noise, prose, run_tool, snapshot, unpack
+from backing_up import (
+    MANIFEST,
+    back_up,
+    cut_files_at,
+    judge,
+    noise,
+    prose,
+    run_tool,
+    snapshot,
+    unpack,
+)
 
 from pybak.backup import assemble_zip
-from pybak.backup import plan as plan_module
 from pybak.backup.assemble import Assembler
 
 pytestmark = pytest.mark.needs_tool("unzip", "7zz", "bsdtar")
@@ -51,7 +60,7 @@ def src(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def small_parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if not request.node.get_closest_marker("full"):
-        monkeypatch.setattr(plan_module, "PART_BYTES", 120_000)
+        cut_files_at(monkeypatch, 120_000)
 
 
 @pytest.mark.parametrize("program", ["unzip", "7zz", "bsdtar"])
