@@ -137,7 +137,7 @@ def _record(catalog: Any, files: int, stride: int, *, seq: int) -> None:
 
 def _records(files: int, stride: int, step: int = 1) -> Iterator[Any]:
     """Yield what a manifest's lines are read as; every one of `files` comes once."""
-    from pybak.formats.manifest_reader import FullFact
+    from pybak.formats.manifest_facts import FullFact
 
     time_ns = 1_763_000_000_000_000_000
     for position in range(0, files, step):

@@ -40,7 +40,8 @@ from pybak.catalog.collected import CollectedVersions
 from pybak.clusters import DIRECT
 from pybak.formats import manifest, streams
 from pybak.formats.deflate import deflater
-from pybak.formats.manifest_reader import FullFact, Manifest, read_whole_manifest
+from pybak.formats.manifest_facts import FullFact
+from pybak.formats.manifest_reader import Manifest, read_whole_manifest
 from pybak.options import BackupOptions
 from pybak.report import BackupReport
 from pybak.volumes.write import write_volumes

@@ -11,7 +11,7 @@ from pybak.catalog.facts import Snapshot
 from pybak.catalog.history import History
 from pybak.catalog.runs import Catalog
 from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot
-from pybak.formats.manifest_reader import FullFact
+from pybak.formats.manifest_facts import FullFact
 from pybak.overview import Overview, Page
 from pybak.volumes.model import Volume
 

@@ -18,7 +18,7 @@ from pybak.catalog.facts import Snapshot
 from pybak.catalog.history import History
 from pybak.catalog.runs import Catalog
 from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot
-from pybak.formats.manifest_reader import FullFact
+from pybak.formats.manifest_facts import FullFact
 from pybak.options import PruneOptions
 from pybak.report import JobPrune
 from pybak.retention.run import PruneRun

@@ -15,7 +15,8 @@ from pybak.backup.gone import WITHOUT_DISK
 from pybak.backup.run import BackupRun
 from pybak.entries import FILE, FOLDER
 from pybak.formats.manifest import Reference
-from pybak.formats.manifest_reader import FullFact, Manifest, read_whole_manifest
+from pybak.formats.manifest_facts import FullFact
+from pybak.formats.manifest_reader import Manifest, read_whole_manifest
 from pybak.report import BackupReport
 
 

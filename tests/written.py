@@ -13,7 +13,7 @@ from pybak.catalog.facts import Snapshot
 from pybak.catalog.history import History
 from pybak.catalog.runs import Catalog
 from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot
-from pybak.formats.manifest_reader import FullFact
+from pybak.formats.manifest_facts import FullFact
 from pybak.volumes.model import Volume
 
 BEGIN = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)

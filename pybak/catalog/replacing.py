@@ -19,7 +19,7 @@ from pybak.catalog.models import DELETING, PRESENT, Archive, Run, Volume
 from pybak.catalog.needs import Needs, read_needs
 from pybak.catalog.rows import COLUMNS, execute, is_postgres, row_of
 from pybak.catalog.snapshots import FULL, in_utc, job_number
-from pybak.formats.manifest_reader import FullFact
+from pybak.formats.manifest_facts import FullFact
 from pybak.volumes.model import Volume as StoredVolume
 
 

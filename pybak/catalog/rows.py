@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from pybak.catalog.models import escaped
 from pybak.formats.manifest import Reference
-from pybak.formats.manifest_reader import FullFact
+from pybak.formats.manifest_facts import FullFact
 
 COLUMNS: Final = (
     "path", "kind", "size", "mtime_ns", "ctime_ns", "inode", "device", "mode", "uid", "gid",

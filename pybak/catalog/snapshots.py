@@ -41,7 +41,7 @@ from pybak.catalog.rows import row_of as version_row
 from pybak.display import printable
 from pybak.entries import FILE
 from pybak.formats.manifest import Reference
-from pybak.formats.manifest_reader import FullFact
+from pybak.formats.manifest_facts import FullFact
 from pybak.volumes.model import Volume as StoredVolume
 
 FULL: Final = "full"

@@ -9,7 +9,7 @@ import msgspec
 
 from pybak.entries import FILE
 from pybak.formats.manifest import Part, Reference
-from pybak.formats.manifest_reader import Head
+from pybak.formats.manifest_facts import Head
 from pybak.formats.zip_directory import Member
 from pybak.problems import Problem
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from pybak.formats.manifest import Reference
-from pybak.formats.manifest_reader import FullFact, Stream, unpack_lines
+from pybak.formats.manifest_facts import FullFact
+from pybak.formats.manifest_reader import Stream, unpack_lines
 
 _READ_BYTES: Final = 1 << 20
 

@@ -17,7 +17,9 @@ from pybak.errors import ArchiveError
 from pybak.formats.archive import MAX_ID, Limits, check_ratio
 from pybak.formats.decoders import GZIP, PLAIN
 from pybak.formats.listing import NO_OWNER, Listed, Listing, Spot, bounded_time
-from pybak.formats.manifest_reader import Bounds, Fact, Manifest, read_manifest
+from pybak.formats.manifest_bounds import Bounds
+from pybak.formats.manifest_facts import Fact
+from pybak.formats.manifest_reader import Manifest, read_manifest
 from pybak.formats.source import Source
 from pybak.formats.tar_index import PieceIndex
 from pybak.formats.tar_records import BLOCK, KIND_OF_TYPE, sparse_map_block

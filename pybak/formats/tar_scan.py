@@ -17,7 +17,8 @@ from pybak.formats.archive import Limits, TooLargeError
 from pybak.formats.decoders import FORMATS, GZIP, PLAIN
 from pybak.formats.listing import Listed, Listing, Spot
 from pybak.formats.manifest import MEMBER_NAME
-from pybak.formats.manifest_reader import Fact, Manifest
+from pybak.formats.manifest_facts import Fact
+from pybak.formats.manifest_reader import Manifest
 from pybak.formats.source import Source
 from pybak.formats.tar_fields import is_header
 from pybak.formats.tar_headers import Entry, HeaderReader

@@ -14,7 +14,9 @@ from pybak.errors import ArchiveError
 from pybak.formats.archive import MAX_ID, Limits
 from pybak.formats.listing import NO_MODE, NO_OWNER, Listed, Listing, bounded_time
 from pybak.formats.manifest import MEMBER_NAME
-from pybak.formats.manifest_reader import Bounds, Fact, Manifest, read_manifest
+from pybak.formats.manifest_bounds import Bounds
+from pybak.formats.manifest_facts import Fact
+from pybak.formats.manifest_reader import Manifest, read_manifest
 from pybak.formats.volume_probe import probe_volumes, probe_zip
 from pybak.formats.zip_directory import METHOD_AES, PRECISION_DOS, Directory, Member
 from pybak.problems import DAMAGED, UNREADABLE, Problem

@@ -17,7 +17,8 @@ import msgspec
 
 from pybak.entries import FOLDER
 from pybak.errors import ArchiveError, StorageError, WrongPasswordError
-from pybak.formats.manifest_reader import Head, Stream
+from pybak.formats.manifest_facts import Head
+from pybak.formats.manifest_reader import Stream
 from pybak.formats.opening import open_archive
 from pybak.formats.tar_reader import TarFile
 from pybak.formats.zip_aes import ADVICE

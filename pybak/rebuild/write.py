@@ -23,8 +23,8 @@ from pybak.catalog.snapshots import (
     write_snapshot,
 )
 from pybak.entries import FOLDER
+from pybak.formats.manifest_facts import FullFact
 from pybak.formats.manifest_lines import manifest_lines
-from pybak.formats.manifest_reader import FullFact
 from pybak.problems import STORAGE
 from pybak.rebuild.manifests import Found
 from pybak.rebuild.order import Step

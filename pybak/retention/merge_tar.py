@@ -18,7 +18,8 @@ from pybak.formats import manifest
 from pybak.formats.archive import Archive
 from pybak.formats.decoders import GZIP, PLAIN
 from pybak.formats.listing import Spot
-from pybak.formats.manifest_reader import FullFact, Stream
+from pybak.formats.manifest_facts import FullFact
+from pybak.formats.manifest_reader import Stream
 from pybak.formats.sparse import data_size
 from pybak.formats.streams import GZIP_HEADER, Codec
 from pybak.formats.streams import Piece as NewPiece

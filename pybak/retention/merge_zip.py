@@ -25,7 +25,7 @@ from pybak.errors import ArchiveError
 from pybak.formats import manifest
 from pybak.formats import zip_records as zr
 from pybak.formats.archive import Archive
-from pybak.formats.manifest_reader import FullFact
+from pybak.formats.manifest_facts import FullFact
 from pybak.formats.source import Source, pread_all
 from pybak.formats.zip_aes import packing_of
 from pybak.formats.zip_directory import Member

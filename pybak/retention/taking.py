@@ -25,7 +25,7 @@ from pybak.display import printable
 from pybak.entries import FILE, HARD_LINK
 from pybak.errors import ArchiveError
 from pybak.formats import manifest
-from pybak.formats.manifest_reader import FullFact
+from pybak.formats.manifest_facts import FullFact
 
 _BUFFERED: Final = 8 << 20
 

@@ -16,7 +16,7 @@ import msgspec
 from pybak.display import printable
 from pybak.entries import FILE, HARD_LINK
 from pybak.errors import ArchiveError
-from pybak.formats.manifest_reader import FullFact
+from pybak.formats.manifest_facts import FullFact
 from pybak.formats.tar_index import Piece, PieceIndex
 from pybak.formats.tar_records import BLOCK, sparse_map_block
 from pybak.retention.taking import Told, Wanted, as_told, line_of, target_of

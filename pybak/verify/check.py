@@ -21,7 +21,7 @@ from pybak.entries import LINK
 from pybak.errors import ArchiveError, StorageError
 from pybak.formats.archive import ONE_SHOT, Archive, Limits
 from pybak.formats.listing import Listed, Listing
-from pybak.formats.manifest_reader import Head
+from pybak.formats.manifest_facts import Head
 from pybak.formats.opening import open_archive
 from pybak.formats.tar_reader import TarFile
 from pybak.formats.zip_directory import Member

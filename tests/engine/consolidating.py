@@ -13,7 +13,8 @@ from typing import Any
 from backing_up import unpacked, unwrapped
 from jobs import Job, Tree, seen
 
-from pybak.formats.manifest_reader import FullFact, Manifest, read_whole_manifest
+from pybak.formats.manifest_facts import FullFact
+from pybak.formats.manifest_reader import Manifest, read_whole_manifest
 from pybak.options import VerifyOptions
 from pybak.options.rebuild import RebuildOptions
 from pybak.rebuild.run import RebuildRun

@@ -18,7 +18,8 @@ from pybak.catalog.rows import COLUMNS
 from pybak.catalog.runs import Catalog
 from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot
 from pybak.formats.manifest import Part, file_line, pack_lines, pieces_line, record_line
-from pybak.formats.manifest_reader import FullFact, unpack_lines
+from pybak.formats.manifest_facts import FullFact
+from pybak.formats.manifest_reader import unpack_lines
 from pybak.formats.streams import Piece
 
 NOW = datetime(2026, 11, 20, 14, 0, tzinfo=UTC)

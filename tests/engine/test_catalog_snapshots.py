@@ -22,7 +22,7 @@ from pybak.catalog.removal import mark_deleting
 from pybak.catalog.runs import Catalog
 from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot
 from pybak.formats.manifest import Part
-from pybak.formats.manifest_reader import FullFact
+from pybak.formats.manifest_facts import FullFact
 from pybak.volumes.model import Volume, VolumePart
 
 MODES = ("incremental", "differential")

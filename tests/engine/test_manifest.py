@@ -15,7 +15,8 @@ from pybak.entries import CHAR_DEVICE, FILE, FOLDER, HARD_LINK, LINK
 from pybak.errors import ArchiveError
 from pybak.formats import manifest
 from pybak.formats.manifest import Header, Part, Record, Trailer
-from pybak.formats.manifest_reader import FullFact, Manifest, read_whole_manifest
+from pybak.formats.manifest_facts import FullFact
+from pybak.formats.manifest_reader import Manifest, read_whole_manifest
 from pybak.formats.streams import Piece
 
 HEADER = Header(

@@ -13,7 +13,8 @@ import pytest
 
 from pybak.errors import ArchiveError
 from pybak.formats import manifest
-from pybak.formats.manifest_reader import Bounds, Stream, read_manifest, read_whole_manifest
+from pybak.formats.manifest_bounds import Bounds
+from pybak.formats.manifest_reader import Stream, read_manifest, read_whole_manifest
 from pybak.formats.streams import Piece
 from pybak.problems import Problem
 

@@ -21,7 +21,7 @@ from pybak.catalog.facts import Snapshot
 from pybak.catalog.history import History
 from pybak.catalog.locks import job_lock
 from pybak.errors import LockedError
-from pybak.formats.manifest_reader import Head
+from pybak.formats.manifest_facts import Head
 from pybak.formats.opening import open_archive
 from pybak.retention.reading import manifest_of
 

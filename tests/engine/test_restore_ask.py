@@ -15,7 +15,7 @@ from pybak.catalog.models import Run
 from pybak.catalog.runs import Catalog
 from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot
 from pybak.errors import LockedError, NotFoundError, PlanError
-from pybak.formats.manifest_reader import FullFact
+from pybak.formats.manifest_facts import FullFact
 from pybak.home import catalog_url
 from pybak.options import RestoreOptions
 from pybak.restore.ask import Asked, ask
