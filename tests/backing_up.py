@@ -26,7 +26,7 @@ import pyzipper
 import zstandard
 from commands import tool
 
-from pybak.backup import assemble_tar, pack_tar, pack_zip, read_source
+from pybak.backup import assemble_tar, pack_tar, pack_zip, read_source, tar_content
 from pybak.backup import parts as parts_module
 from pybak.backup import plan as plan_module
 from pybak.backup.assemble import Assembly
@@ -226,7 +226,8 @@ def shrink(
             "codec",
             lambda *how: replace(streams.codec(*how), piece_bytes=piece),
         )
-    patch.setattr(pack_tar, "_READ_BYTES", piece)
+    for module in (tar_content, pack_tar):
+        patch.setattr(module, "READ_BYTES", piece)
     cut_files_at(patch, part)
     patch.setattr(read_source, "_RETRY_SECONDS", (0.0, 0.0, 0.0))
 

@@ -15,7 +15,8 @@ from typing import Final
 from pybak import staging
 from pybak.backup.batches import Batch, Job, index_path, read_batch, read_job, segment_path
 from pybak.backup.check_password import check_password, needed
-from pybak.backup.pack_tar import TarPacker, pack_tar_part
+from pybak.backup.pack_tar import TarPacker
+from pybak.backup.pack_tar_part import pack_tar_part
 from pybak.backup.pack_zip import ZipPacker, pack_zip_part
 from pybak.backup.packing import Advance, BatchPacker, Work
 from pybak.backup.read_source import Read

@@ -2,20 +2,13 @@
 
 A segment's members are a run of the tar stream: headers, contents, padding. It is cut into pieces,
 each compressed by itself (`pybak.formats.streams`), so that segments join and a reader can begin
-anywhere. The first part of a large file starts with the file's header, the last one ends with its
-padding; whatever becomes of the file meanwhile, the parts are as long as that header says.
+anywhere. Parts of large files are `pack_tar_part`'s.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
 
-from pybak import problems
-from pybak.attributes import read_attributes
-from pybak.backup.batches import Batch
 from pybak.backup.owners import group_name, user_name
 from pybak.backup.packing import (
     CHANGED_ATTEMPTS,
@@ -23,45 +16,29 @@ from pybak.backup.packing import (
     TYPE_BITS,
     BatchPacker,
     Work,
-    check_name,
     look_if_linked,
     member_meta,
     sha256,
 )
-from pybak.backup.read_source import (
-    Read,
-    filling,
-    look_again,
-    look_at,
-    open_small,
-    open_source,
-    read_link,
-    read_whole,
-    state_of,
+from pybak.backup.read_source import look_at, open_small, open_source, read_link, read_whole
+from pybak.backup.segments import SegmentIndex
+from pybak.backup.tar_content import READ_BYTES, Content
+from pybak.backup.tar_entries import (
+    LARGE_ATTRIBUTES,
+    NO_ATTRIBUTES,
+    Attributes,
+    attributes_of,
+    file_header,
 )
-from pybak.backup.segments import Meta, PartResult, SegmentIndex
 from pybak.backup.tar_pieces import PieceMark, PieceWriter
 from pybak.entries import BLOCK_DEVICE, CHAR_DEVICE, FILE, FOLDER, HARD_LINK, LINK, Entry
-from pybak.errors import SourceError
 from pybak.formats import manifest
 from pybak.formats.deflate import WHOLE_LIMIT
-from pybak.formats.sparse import Run, data_runs, data_size, may_have_holes
+from pybak.formats.sparse import may_have_holes
 from pybak.formats.streams import codec
-from pybak.formats.tar_records import (
-    attributes_that_fit,
-    member_header,
-    padding,
-    sparse_map_block,
-)
-from pybak.problems import Problem, pack_problems
+from pybak.formats.tar_records import member_header, padding
+from pybak.problems import pack_problems
 
-Space = Callable[[int], memoryview]
-"""Gives the place for the next so many bytes."""
-
-LARGE_ATTRIBUTES: Final = "large_attributes"
-"""Attributes that are too large for a tar header; a key of `SegmentIndex.lost`."""
-
-_READ_BYTES = 1 << 20
 _HEADER_BYTES = 64 << 10
 """Room for a header in front of a file that is read at once."""
 _MANIFEST_LEVEL = 2
@@ -72,7 +49,7 @@ class TarPacker(BatchPacker):
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)
-        self._stream = _pieces(work)
+        self._stream = piece_writer(work)
 
     def finish(self) -> SegmentIndex:
         """Close the segment and give its index."""
@@ -163,7 +140,7 @@ class TarPacker(BatchPacker):
             try:
                 if status.st_size > WHOLE_LIMIT:
                     mark = self._stream.mark()
-                content = _Content(fd, status, self.work.read)
+                content = Content(fd, status, self.work.read)
                 is_last = attempt == CHANGED_ATTEMPTS
                 changed = self._try_file(entry, path, name, content, mark, keep_changed=is_last)
             except BaseException:
@@ -185,7 +162,7 @@ class TarPacker(BatchPacker):
         entry: Entry,
         path: bytes,
         name: bytes,
-        content: _Content,
+        content: Content,
         mark: PieceMark | None,
         *,
         keep_changed: bool,
@@ -222,7 +199,7 @@ class TarPacker(BatchPacker):
         )  # fmt: skip
         return changed
 
-    def _add_header(self, entry: Entry, name: bytes, content: _Content) -> tuple[int, int]:
+    def _add_header(self, entry: Entry, name: bytes, content: Content) -> tuple[int, int]:
         head = self._stream.plain
         meta = member_meta(entry, content.status)
         attributes = content.attributes.kept
@@ -266,7 +243,7 @@ class TarPacker(BatchPacker):
     ) -> None:
         kind = kind or entry.kind
         meta = member_meta(entry, None)
-        attributes = _NONE if kind == HARD_LINK else attributes_of(path)
+        attributes = NO_ATTRIBUTES if kind == HARD_LINK else attributes_of(path)
         head = self._stream.plain
         self._stream.add(
             member_header(
@@ -287,179 +264,14 @@ class TarPacker(BatchPacker):
             self.work.advance(1, 0, path)
 
 
-class _Content:
-    """An open file's content: always as many bytes as its status promised.
-
-    `size` counts the bytes in the archive, `got` those that were read; the rest are zeros.
-    """
-
-    def __init__(self, fd: int, status: os.stat_result, read: Read) -> None:
-        self.status = status
-        self.real_size: int = status.st_size
-        self.attributes = attributes_of(fd)
-        self.data_map = data_runs(fd, self.real_size) if may_have_holes(status) else None
-        self._runs = [(0, self.real_size)] if self.data_map is None else self.data_map
-        self.size = data_size(self._runs)
-        if self.data_map is not None:
-            self.map_block = sparse_map_block(self.data_map, self.real_size)
-        else:
-            self.map_block = b""
-        self.got = 0
-        self._fd = fd
-        self._read = read
-        self._sha = hashlib.sha256()
-
-    def blocks(self, space: Space) -> Iterator[memoryview]:
-        """Yield the data in blocks, each where `space` said. Raises SourceError (io_error)."""
-        for block in exactly(self._fd, self._runs, self._read, space):
-            self._sha.update(block.data)
-            self.got += block.got
-            yield block.data
-
-    def has_changed(self) -> bool:
-        """Whether the file moved while it was read."""
-        return self.got < self.size or state_of(look_again(self._fd)) != state_of(self.status)
-
-    def sha256(self) -> str:
-        """Give the digest of the data, without the map."""
-        return self._sha.hexdigest()
-
-
-class _Block(NamedTuple):
-    data: memoryview
-    got: int
-
-
-def exactly(fd: int, runs: Sequence[Run], read: Read, space: Space) -> Iterator[_Block]:
-    """Yield all bytes of `runs`; where the file ends early, zeros. Raises SourceError.
-
-    Each block is where `space` said, which is asked for a block at a time.
-    """
-    fill = filling(read)
-    for start, length in runs:
-        at, left, ended = start, length, False
-        while left:
-            block = space(min(left, _READ_BYTES))
-            got = 0 if ended else fill(fd, block, at)
-            if got < len(block):
-                ended = True
-                block[got:] = bytes(len(block) - got)
-            yield _Block(block, got)
-            at += len(block)
-            left -= len(block)
-
-
 def _own_space(length: int) -> memoryview:
     return memoryview(bytearray(length))
 
 
-class Attributes(NamedTuple):
-    """A file's extended attributes, and what can't be kept of them."""
-
-    kept: dict[bytes, bytes]
-    is_cut: bool = False
-    failure: SourceError | None = None
-
-    def note(self, path: bytes) -> Problem | None:
-        """Give what the file `path` is flagged with."""
-        if self.is_cut:
-            message = "stored without those of its extended attributes that are too large for tar"
-            return Problem(os.fsdecode(path), problems.ATTRIBUTES, message)
-        if self.failure is None:
-            return None
-        message = f"stored without its extended attributes: {self.failure}"
-        return Problem(os.fsdecode(path), self.failure.code, message)
-
-
-_NONE: Final = Attributes({})
-
-
-def attributes_of(target: bytes | int) -> Attributes:
-    """Read the extended attributes of an open file, or of what is not to be opened."""
-    try:
-        found = read_attributes(target)
-    except SourceError as error:
-        # A folder, say, that is kept as it was listed.
-        return _NONE if error.code == problems.VANISHED else Attributes({}, failure=error)
-    if not found:
-        return _NONE
-    kept, too_large = attributes_that_fit(found)
-    return Attributes(kept, bool(too_large))
-
-
-def file_header(
-    name: bytes,
-    meta: Meta,
-    size: int,
-    attributes: dict[bytes, bytes],
-    data_map: Sequence[Run] | None,
-) -> bytes:
-    """Give the header of a regular file of `size` bytes, sparse if there is a map."""
-    return member_header(
-        name, FILE, mode=meta.mode, uid=meta.uid, gid=meta.gid, mtime_ns=meta.mtime_ns, size=size,
-        user=user_name(meta.uid), group=group_name(meta.gid), attributes=attributes,
-        data_map=data_map,
-    )  # fmt: skip
-
-
-def _pieces(work: Work) -> PieceWriter:
+def piece_writer(work: Work) -> PieceWriter:
+    """Give what cuts and compresses the stream of a segment."""
     return PieceWriter(
         work.out,
         codec(work.job.format, work.job.level),
-        max(WHOLE_LIMIT, _READ_BYTES) + _HEADER_BYTES,
+        max(WHOLE_LIMIT, READ_BYTES) + _HEADER_BYTES,
     )
-
-
-def pack_tar_part(batch: Batch, work: Work) -> SegmentIndex:
-    """Pack one part of a large file; the first one begins with the header, the last one pads.
-
-    Every part has the planned length, so that the header holds whatever becomes of the file.
-    """
-    (entry,) = batch.entries
-    part = batch.part
-    assert part is not None
-    root = work.job.roots[entry.root]
-    path, name = root.disk_path(entry.path), root.member_name(entry.path)
-    stream = _pieces(work)
-    found: list[Problem] = []
-    result = None
-    sha, got, head_size = hashlib.sha256(), 0, 0
-    attributes = _NONE
-    try:
-        check_name(name)
-        fd, before = open_source(path)
-        try:
-            meta = member_meta(entry, before)
-            if part.number == 0:
-                attributes = attributes_of(fd)
-                stream.add(file_header(name, meta, entry.size, attributes.kept, part.data_map))
-                head_size = stream.plain
-                if part.data_map is not None:
-                    stream.add(sparse_map_block(part.data_map, entry.size))
-            for block in exactly(fd, part.runs, work.read, stream.space):
-                sha.update(block.data)
-                stream.grow(len(block.data))
-                got += block.got
-                work.advance(0, len(block.data), path)
-                work.stop_if_asked()
-            after = look_again(fd)
-        finally:
-            os.close(fd)
-        if part.number == part.count - 1:
-            stream.add(padding(part.total))
-        stream.end()
-        result = PartResult(
-            part.length, work.out.size, 0, sha.hexdigest(), state_of(before), state_of(after),
-            meta, before.st_dev, head_size, part.data_map,
-        )  # fmt: skip
-        if note := attributes.note(path):
-            found.append(note)
-    except SourceError as error:
-        found.append(Problem(os.fsdecode(path), error.code, str(error)))
-    if part.number == part.count - 1:
-        work.advance(1, 0, path)
-    return SegmentIndex(
-        segment=work.out.name, size=work.out.size, sha256=work.out.sha256(), bytes_read=got,
-        packed_problems=pack_problems(found), part=result, pieces=stream.pieces,
-        lost={LARGE_ATTRIBUTES: 1} if attributes.is_cut else {},
-    )  # fmt: skip

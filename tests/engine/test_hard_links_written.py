@@ -342,6 +342,6 @@ def test_a_file_without_its_attributes_is_one_that_links_refer_to(
     def fail(_target: bytes | int) -> dict[bytes, bytes]:
         raise SourceError("input/output error", IO_ERROR)
 
-    monkeypatch.setattr("pybak.backup.pack_tar.read_attributes", fail)
+    monkeypatch.setattr("pybak.backup.tar_entries.read_attributes", fail)
     done = back_up(src, to=tmp_path, format="tar")
     assert sorted(done.records[name].type for name in NAMES) == ["f", "h", "h", "h"]

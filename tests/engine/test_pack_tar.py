@@ -31,7 +31,7 @@ from moving import Script
 
 from pybak.attributes import ACL_ACCESS
 from pybak.backup import compress as compress_module
-from pybak.backup.pack_tar import LARGE_ATTRIBUTES
+from pybak.backup.tar_entries import LARGE_ATTRIBUTES
 from pybak.errors import SourceError
 from pybak.formats.deflate import END
 from pybak.formats.streams import codec
@@ -267,7 +267,7 @@ def test_attributes_are_in_the_header_and_what_fails_is_named(
                 raise SourceError("input/output error", IO_ERROR)
             return {}
 
-        monkeypatch.setattr("pybak.backup.pack_tar.read_attributes", fail)
+        monkeypatch.setattr("pybak.backup.tar_entries.read_attributes", fail)
         done = back_up(src, to=tmp_path / "out", format="tar")
         judge_outcome(done)
         assert len(done.contents) == 4
@@ -287,7 +287,7 @@ def test_a_file_whose_attributes_do_not_fit_is_counted_once(
     path = tmp_path / "f"
     path.write_bytes(prose(size))
     attributes = {b"user.\xff": b"x" * 3_000_000, b"user.small": b"kept", ACL_ACCESS: b"odd"}
-    monkeypatch.setattr("pybak.backup.pack_tar.read_attributes", lambda _path: dict(attributes))
+    monkeypatch.setattr("pybak.backup.tar_entries.read_attributes", lambda _path: dict(attributes))
 
     def touch(fd: int, length: int, offset: int) -> bytes:
         nonlocal touched
@@ -381,7 +381,7 @@ def test_a_file_without_its_attributes_that_changed_too_is_one_problem(
         os.utime(path, ns=(0, os.fstat(fd).st_mtime_ns + 10**9))
         return data
 
-    monkeypatch.setattr("pybak.backup.pack_tar.read_attributes", fail)
+    monkeypatch.setattr("pybak.backup.tar_entries.read_attributes", fail)
     monkeypatch.setattr(
         compress_module.compress_batch, "__kwdefaults__",
         compress_module.compress_batch.__kwdefaults__ | {"read": touch},
@@ -404,7 +404,7 @@ def test_a_file_that_could_not_be_had_has_no_note_on_its_attributes(
     def fail(_target: bytes | int) -> dict[bytes, bytes]:
         raise SourceError("permission denied", UNREADABLE)
 
-    monkeypatch.setattr("pybak.backup.pack_tar.read_attributes", fail)
+    monkeypatch.setattr("pybak.backup.tar_entries.read_attributes", fail)
     done = back_up(
         path, to=tmp_path / "out", format="tar", read=Script(path, "E" * 4 + "r"), threads=1
     )
@@ -425,6 +425,6 @@ def test_attributes_are_those_of_the_file_that_was_opened(
         asked.append(target)
         return {}
 
-    monkeypatch.setattr("pybak.backup.pack_tar.read_attributes", look)
+    monkeypatch.setattr("pybak.backup.tar_entries.read_attributes", look)
     back_up(path, to=tmp_path / "out", format="tar")
     assert [type(target) for target in asked] == [int]
