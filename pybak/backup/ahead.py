@@ -48,9 +48,13 @@ class Walk:
 class WalkAhead:
     """A walk by one helper process, from now on until `finish` or `close`."""
 
-    def __init__(self, walk: Walk) -> None:
-        """Begin it. Raises HelpersUnavailableError if no helper can be started."""
+    def __init__(self, walk: Walk, then: Callable[[], object] = lambda: None) -> None:
+        """Begin it. Raises HelpersUnavailableError if no helper can be started.
+
+        `then` is called, in another thread, when the walk has come to its end.
+        """
         self._walk = walk
+        self._then = then
         self._pool = HelperPool(1, module=__name__)
         self._seen = 0, 0
         self._outcome: Discovery | None = None
@@ -62,6 +66,7 @@ class WalkAhead:
         try:
             answer = self._pool.call(_FUNCTION, pickle.dumps(self._walk))
             self._outcome = pickle.loads(answer)  # noqa: S301 - our own process made it
+            self._then()
         except BaseException as error:  # `finish` raises it
             self._error = error
 

@@ -31,7 +31,7 @@ from pybak.backup.cutting import Cutting, volume_hands
 from pybak.backup.discover import Discovery, discover
 from pybak.backup.filter import Filtered, filter_entries
 from pybak.backup.hands import Hand
-from pybak.backup.mode import Chosen, choose_base
+from pybak.backup.mode import FULL, Chosen, choose_base
 from pybak.backup.owners import owners_of
 from pybak.backup.plan import BackupPlan, plan_backup
 from pybak.backup.selecting import select
@@ -42,6 +42,7 @@ from pybak.backup.shipping import Shipment
 from pybak.backup.sources import Sources, resolve_sources
 from pybak.backup.summing import Summing
 from pybak.backup.workplace import Workplace
+from pybak.clusters import HELPERS
 from pybak.entries import Root
 from pybak.formats import manifest
 from pybak.options import BackupOptions
@@ -51,7 +52,7 @@ from pybak.stoppable import Stoppable
 from pybak.storage import local, remote
 from pybak.units import parse_size
 from pybak.volumes.write import FinishedVolume, payload
-from pybak.workers.pool import HelpersUnavailableError
+from pybak.workers.pool import HelpersUnavailableError, end_ready, make_ready
 
 _WORTH_WALKING_AHEAD = 4000
 """Entries; fewer are walked before a helper process has started."""
@@ -135,14 +136,19 @@ class BackupRun(Stoppable):
     def discover_ahead(self) -> bool:
         """Begin to walk by a helper process; `discover` then waits for that.
 
-        False where there is too little to walk, or no second core for it.
+        False where there is too little to walk, or no second core for it. Where all that is found
+        will be compressed, helpers are made ready for that behind the walk.
         """
         if self._share.workers == 1 or not self._share.helpers_fit:
             return False
         if is_large(self.roots, entries=_WORTH_WALKING_AHEAD):
             with contextlib.suppress(HelpersUnavailableError):
-                self._ahead = WalkAhead(self._walk)
+                self._ahead = WalkAhead(self._walk, self._walked)
         return self._ahead is not None
+
+    def _walked(self) -> None:
+        if self.options.mode == FULL and self.options.cluster in ("auto", HELPERS):
+            make_ready(self._share.workers)
 
     @property
     def _walk(self) -> Walk:
@@ -404,6 +410,7 @@ class BackupRun(Stoppable):
         """
         if self._ahead is not None:
             self._ahead.close()
+        end_ready()
         self._place.close()
 
     def __enter__(self) -> Self:

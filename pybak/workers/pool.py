@@ -64,6 +64,7 @@ class HelperPool:
 
         Raises HelpersUnavailableError if none can be started.
         """
+        self.kind = count, module
         self._python = python
         self._module = module
         self._lock = threading.Lock()
@@ -252,6 +253,7 @@ def _how(status: int | None) -> str:
 
 
 _current: HelperPool | None = None
+_ready: HelperPool | None = None
 
 
 def current_pool() -> HelperPool | None:
@@ -265,7 +267,31 @@ def helping(count: int, *, module: str = COMPRESSING) -> AbstractContextManager[
     `module` is what they import at their start. Raises HelpersUnavailableError at once if none can
     be started.
     """
-    return _being_current(HelperPool(count, module=module))
+    global _ready
+    pool, _ready = _ready, None
+    if pool is not None and pool.kind != (count, module):
+        pool.close()
+        pool = None
+    return _being_current(pool or HelperPool(count, module=module))
+
+
+def make_ready(count: int, *, module: str = COMPRESSING) -> None:
+    """Start helpers that the next `helping` of this process takes over, if it asks for such.
+
+    Whoever calls this calls `end_ready` in the end. Does nothing where none can be started, which
+    `helping` will tell.
+    """
+    global _ready
+    with contextlib.suppress(HelpersUnavailableError):
+        _ready = HelperPool(count, module=module)
+
+
+def end_ready() -> None:
+    """End helpers that nobody has taken over, if there are any."""
+    global _ready
+    pool, _ready = _ready, None
+    if pool is not None:
+        pool.close()
 
 
 @contextmanager

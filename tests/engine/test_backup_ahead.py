@@ -20,7 +20,7 @@ from pybak.entries import read_entries
 from pybak.errors import Interrupted
 from pybak.options import BackupOptions
 from pybak.workers import pool
-from pybak.workers.pool import HelperPool
+from pybak.workers.pool import COMPRESSING, HelperPool, helping
 
 
 @pytest.fixture
@@ -123,8 +123,8 @@ def test_a_run_that_is_left_ends_its_helper(source: Path, monkeypatch: pytest.Mo
     made: list[HelperPool] = []
     real = WalkAhead.__init__
 
-    def note(self: WalkAhead, walk: ahead.Walk) -> None:
-        real(self, walk)
+    def note(self: WalkAhead, *walk: Any) -> None:
+        real(self, *walk)
         made.append(self._pool)
 
     monkeypatch.setattr(WalkAhead, "__init__", note)
@@ -133,6 +133,61 @@ def test_a_run_that_is_left_ends_its_helper(source: Path, monkeypatch: pytest.Mo
     assert made
     assert not made[0]._all
     assert not run.staging.exists()
+
+
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[HelperPool]:
+    """Note all pools of helpers that compress."""
+    made: list[HelperPool] = []
+    real = HelperPool.__init__
+
+    def note(self: HelperPool, count: int, *, module: str = COMPRESSING) -> None:
+        real(self, count, module=module)
+        if module == COMPRESSING:
+            made.append(self)
+
+    monkeypatch.setattr(HelperPool, "__init__", note)
+    return made
+
+
+def test_helpers_that_will_compress_are_ready_when_the_walk_is(
+    source: Path, pools: list[HelperPool]
+) -> None:
+    with new_run(source) as run:
+        assert run.discover_ahead()
+        run.discover()
+        assert len(pools) == 1
+        with helping(2) as taken:
+            assert [taken] == pools
+        with helping(2):
+            assert len(pools) == 2, "once"
+
+
+def test_helpers_of_another_kind_are_ended(source: Path, pools: list[HelperPool]) -> None:
+    with new_run(source) as run:
+        assert run.discover_ahead()
+        run.discover()
+        with helping(1) as one:
+            assert [one] == pools[1:]
+            assert not pools[0]._all
+
+
+@pytest.mark.parametrize("options", [{"mode": "incremental"}, {"cluster": "threads"}])
+def test_no_helpers_are_made_ready_for_what_may_need_none(
+    source: Path, pools: list[HelperPool], options: dict[str, Any]
+) -> None:
+    with new_run(source, **options) as run:
+        assert run.discover_ahead()
+        run.discover()
+    assert not pools
+
+
+def test_helpers_that_nobody_needed_end_with_the_run(source: Path, pools: list[HelperPool]) -> None:
+    with new_run(source) as run:
+        assert run.discover_ahead()
+        run.discover()
+        assert pools[0]._all
+    assert not pools[0]._all
 
 
 def test_the_flow_takes_over_what_its_command_began(source: Path) -> None:
