@@ -29,14 +29,24 @@ def api_client(url: str, **more: Any) -> httpx.Client:
     return httpx.Client(base_url=url, timeout=30, transport=Patience(), **more)
 
 
-def wait_for(what: str, look: Callable[[], Any], seconds: float = 90) -> Any:
-    """Look again and again until there is something, and give it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.25)
-    pytest.fail(f"{what}: nothing after {seconds:.0f} s")
+def wait_for(
+    look: Callable[[], Any],
+    seconds: float = 90,
+    *,
+    told: str | Callable[[], object] = "it did not come",
+    every: float = 0.05,
+) -> Any:
+    """Look again and again until there is something, and give it.
+
+    Fails after so many seconds of a machine that is not shared, with what is `told` then.
+    """
+    deadline = time.monotonic() + shared(seconds)
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            why = told if isinstance(told, str) else told()
+            pytest.fail(f"{why} (after {shared(seconds):.0f} s)")
+        time.sleep(every)
+    return found
 
 
 def shared(seconds: float) -> float:

@@ -12,7 +12,7 @@ import pytest
 from backing_up import noise, snapshot
 from commands import Commands
 from s3_servers import S3Server
-from waiting import shared
+from waiting import shared, wait_for
 
 
 def test_an_archive_lies_in_two_folders_and_either_restores(
@@ -82,10 +82,7 @@ def test_a_missing_bucket_costs_its_copy_and_is_told_at_once(
     bucket, _, prefix = s3_address.removeprefix("s3://").partition("/")
     fetched = client.get_object(Bucket=bucket, Key=f"{prefix}/{name}")["Body"].read()
     assert fetched == (tmp_path / "a" / name).read_bytes()
-    deadline = time.monotonic() + 30
-    while client.list_multipart_uploads(Bucket=bucket).get("Uploads"):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    wait_for(lambda: not client.list_multipart_uploads(Bucket=bucket).get("Uploads"), 30)
 
 
 @pytest.mark.needs_component("swift")
@@ -99,10 +96,7 @@ def test_a_run_that_is_interrupted_while_it_copies_keeps_its_archive(
     env = {"PYBAK_HOME": str(home)}
     words = ("backup", src, "--to", "a", "--also-to", s3_address, "--also-to", "b", "--job", "docs")
     with run_command.running(*words, "--json", "--bandwidth-limit", "1MB", env=env) as process:
-        deadline = time.monotonic() + 90
-        while not list(home.glob("uploads/*-copy0.jsonl")):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: list(home.glob("uploads/*-copy0.jsonl")))
         time.sleep(2)
         process.send_signal(signal.SIGINT)
         asked = time.monotonic()
@@ -117,10 +111,7 @@ def test_a_run_that_is_interrupted_while_it_copies_keeps_its_archive(
     client = swift.client()
     bucket = s3_address.removeprefix("s3://").partition("/")[0]
     assert client.list_objects_v2(Bucket=bucket).get("Contents", []) == []
-    deadline = time.monotonic() + 30
-    while client.list_multipart_uploads(Bucket=bucket).get("Uploads"):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    wait_for(lambda: not client.list_multipart_uploads(Bucket=bucket).get("Uploads"), 30)
     assert os.listdir(home / "uploads") == []
     listed = run_command("restore", "latest", "--job", "docs", "--to", "out", env=env)
     assert listed.rc == 0, listed

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from backing_up import judge, prose
 from commands import PROJECT, Commands
-from waiting import shared
+from waiting import shared, wait_for
 
 SLOW = ("--level", "9", "--workers", "2")
 """With these the tree below takes some 4 s of two processors."""
@@ -62,15 +62,6 @@ def ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[
             process.kill()
 
 
-def wait_for(what: Callable[[], Any], seconds: float) -> Any:
-    """Wait until `what` gives something true."""
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, f"nothing came in {seconds} s"
-        time.sleep(0.05)
-    return found
-
-
 def wait_for_work(out: Path, process: subprocess.Popen[str]) -> None:
     """Wait until some batches are finished."""
 
@@ -78,7 +69,7 @@ def wait_for_work(out: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()
         return len(list(out.glob(".pybak-work-*/segments/*.index"))) >= 3
 
-    wait_for(busy, shared(60))
+    wait_for(busy, 60)
 
 
 def states(api: Any, destination: Path) -> list[tuple[str, str]]:
@@ -115,7 +106,7 @@ def test_a_request_to_stop_ends_all_within_five_seconds(
         seconds = time.monotonic() - started
         assert process.returncode == 130, stderr
         assert seconds < shared(5)
-        wait_for(lambda: not ours(), shared(1))
+        wait_for(lambda: not ours(), 1)
     assert os.listdir(out) == ["earlier.zip"]
     assert stdout == ""
     assert stderr.startswith("pybak: ")
@@ -136,7 +127,7 @@ def test_a_request_to_stop_while_prefect_starts_ends_all_too(
         stdout, stderr = process.communicate(timeout=30)
         assert (process.returncode, stdout) == (130, ""), stderr
         assert stderr == "pybak: interrupted\n"
-        wait_for(lambda: not ours(), shared(1))
+        wait_for(lambda: not ours(), 1)
     assert os.listdir(out) == ["earlier.zip"]
 
 
@@ -152,7 +143,7 @@ def test_an_ad_hoc_run_that_is_stopped_takes_its_server_along(
         process.communicate(timeout=30)
         assert process.returncode == 130
         assert time.monotonic() - started < shared(5)
-        wait_for(lambda: not ours(), shared(1))
+        wait_for(lambda: not ours(), 1)
     assert os.listdir(out) == ["earlier.zip"]
 
 
@@ -172,7 +163,7 @@ def test_after_a_kill_the_server_goes_and_the_next_run_cleans_up(
         wait_for_work(out, process)
         process.kill()
         process.wait()
-        wait_for(lambda: not ours(), shared(20))
+        wait_for(lambda: not ours(), 20)
     leftovers = list(out.glob(".pybak-work-*"))
     assert len(leftovers) == 1
     done = run_command("backup", src / "00", "--to", out, "--json")

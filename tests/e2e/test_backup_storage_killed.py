@@ -19,7 +19,8 @@ from backing_up import judge, noise, snapshot, unpack
 from commands import PROJECT, Commands
 from faults import Fault, FaultProxy
 from s3_servers import S3Server
-from storage.runs import Place, make_source, nothing_here, port_of, verified, wait_for
+from storage.runs import Place, make_source, nothing_here, port_of, verified
+from waiting import wait_for
 
 pytestmark = pytest.mark.needs_component("swift")
 PART = "partNumber="
@@ -74,7 +75,7 @@ def killed_run(src: Path, place: Place, home: Path, fault: Fault) -> None:
         stdin=subprocess.DEVNULL,
     ) as process:
         try:
-            wait_for(lambda: fault.fired, lambda: process.poll(), 60)
+            wait_for(lambda: fault.fired, 60, told=process.poll)
         finally:
             process.kill()
     assert process.returncode == -signal.SIGKILL
@@ -153,7 +154,7 @@ def test_a_process_that_is_killed_in_mid_part_costs_time_and_no_files(
     with run_command.running(
         "backup", large_src, *words, "--level", "1", env={"PYBAK_HOME": str(home)}
     ) as process:
-        wait_for(lambda: fault.fired, process.poll, 60)
+        wait_for(lambda: fault.fired, 60, told=process.poll)
         victim = sender(proxy, process.pid)
         assert victim is not None, "the flow's own process sends"
         victim.kill()

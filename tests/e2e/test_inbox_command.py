@@ -9,8 +9,6 @@ import re
 import shlex
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import pytest
 from catalogs import query
 from commands import PROJECT, Commands, tool
 from inboxes import files_in
+from waiting import wait_for
 
 from pybak.catalog.locks import job_lock
 from pybak.home import catalog_url
@@ -86,7 +85,7 @@ def test_a_round_is_told_and_recorded_and_an_idle_one_costs_little(
     assert flow_run["state_name"] == "Unchanged"
     # They are recorded a moment later.
     expected = ["record-metadata", "scan-inbox"]
-    eventually(lambda: task_runs(prefect_api, flow_run["id"]) == expected)
+    wait_for(lambda: task_runs(prefect_api, flow_run["id"]) == expected)
 
 
 def test_many_files_cost_few_task_runs(
@@ -194,13 +193,6 @@ def test_each_line_of_the_migration_page_empties_an_inbox(
         assert len(files_in(tmp_path / folder)) == (folder in line)
 
 
-def eventually(is_so: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_watching_takes_what_comes_until_it_is_stopped(
     source: Path, target: Path, run_command: Commands
 ) -> None:
@@ -210,10 +202,10 @@ def test_watching_takes_what_comes_until_it_is_stopped(
     with run_command.running("inbox", *words) as process:
         for name in ("a", "b"):
             (source / name).write_bytes(name.encode())
-            eventually(lambda: files_in(source) == [])
+            wait_for(lambda: files_in(source) == [])
         for name, content in many.items():
             (source / name).write_bytes(content)
-        eventually(lambda: any(target.glob("many *")))
+        wait_for(lambda: any(target.glob("many *")))
         process.send_signal(signal.SIGTERM)
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
@@ -232,7 +224,7 @@ def test_a_command_that_is_killed_is_settled_by_the_next(
     for name, content in given.items():
         (source / name).write_bytes(content)
     with run_command.running("inbox", source, target, *AT_ONCE, "--level", "9") as process:
-        eventually(lambda: target.exists() and any(target.iterdir()))
+        wait_for(lambda: target.exists() and any(target.iterdir()))
         process.send_signal(signal.SIGKILL)
         process.wait(30)
     done = run_command("inbox", source, target, *AT_ONCE, "--json")

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ from backing_up import judge, noise, snapshot, unpack
 from commands import PROJECT, Commands
 from s3_servers import S3Server
 from servers import running
-from waiting import shared
+from waiting import shared, wait_for
 
 from flows.support.cluster import ClusterError, choose, start_cluster
 
@@ -242,7 +242,7 @@ class Bucket:
 
     def settles(self, files: int) -> list[str]:
         """Wait until so many files and no uploads are listed, for a busy Swift lists late."""
-        wait_for(lambda: (len(self.holds()[0]), self.holds()[1]) == (files, 0), 30, self.holds)
+        wait_for(lambda: (len(self.holds()[0]), self.holds()[1]) == (files, 0), 30, told=self.holds)
         return self.holds()[0]
 
     def fetch(self, key: str, folder: Path) -> Path:
@@ -250,15 +250,6 @@ class Bucket:
         target = folder / key.rpartition("/")[2]
         self._client.download_file(self._name, key, str(target))
         return target
-
-
-def wait_for(
-    what: Callable[[], object], seconds: float, told: Callable[[], object] = lambda: "nothing came"
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.1)
 
 
 def is_whole(bucket: Bucket, src: Path, tmp_path: Path) -> Path:

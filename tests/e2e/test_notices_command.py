@@ -13,7 +13,7 @@ import pytest
 from catalogs import query
 from commands import Commands
 from mail_servers import PASSWORD, RECIPIENT, USER, Exim, free_port, mute_server, running_exim
-from waiting import shared
+from waiting import shared, wait_for
 
 from blocks import MailServer
 
@@ -100,11 +100,8 @@ def test_a_run_that_is_stopped_does_not_wait_for_a_mail_server_that_says_nothing
         _block("mute", port)
         words = (source, tmp_path / "to", "--mail", "mute", "--before", f"touch {begun}; sleep 60")
         with run_command.running("mirror", *words) as process:
-            deadline = time.monotonic() + 60
-            while not begun.exists():
-                assert time.monotonic() < deadline
-                assert process.poll() is None, process.communicate()
-                time.sleep(0.05)
+            wait_for(lambda: begun.exists() or process.poll() is not None, 60)
+            assert process.poll() is None, process.communicate()
             started = time.monotonic()
             process.send_signal(signal.SIGTERM)
             _, stderr = process.communicate(timeout=60)

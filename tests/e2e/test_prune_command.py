@@ -13,7 +13,7 @@ import pytest
 from commands import Commands
 from jobs import Job, seen
 from pruning import INCREMENTAL, Shelf
-from waiting import shared
+from waiting import shared, wait_for
 
 from pybak.catalog.locks import job_lock
 from pybak.home import catalog_url
@@ -101,10 +101,7 @@ def test_waiting_for_another_run_can_be_interrupted(shelf: Shelf, run_command: C
         job_lock("docs"),
         run_command.running("prune", "--job", "docs", "--keep-last", "1", "--wait") as process,
     ):
-        deadline = time.monotonic() + 60
-        while status() != "running":
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: status() == "running", 60)
         time.sleep(1)
         assert process.poll() is None
         started = time.monotonic()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-import time
 import zipfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from backing_up import MANIFEST, noise, prose, snapshot
 from commands import Commands, Finished
+from waiting import wait_for
 
 RESTORE_KEYS = {
     "status", "archive", "archives", "target", "files", "folders", "deleted", "deleted_paths",
@@ -316,10 +316,9 @@ def test_ctrl_c_stops_a_restore_cleanly(world: World, tmp_path: Path) -> None:
     with world.command.running(
         "restore", world.archive, "--to", tmp_path, "-w", "1", env=world.env
     ) as process:
-        deadline = time.monotonic() + 30
-        while not any(tmp_path.rglob(".pybak*")) and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(
+            lambda: any(tmp_path.rglob(".pybak*")) or process.poll() is not None, 30, every=0.01
+        )
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(10) in (130, 0)
     assert list(tmp_path.rglob(".pybak*")) == []

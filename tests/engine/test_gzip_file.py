@@ -19,6 +19,7 @@ import pytest
 from backing_up import noise, prose
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import wait_for
 
 from pybak import gzip_file
 from pybak.backup import read_source
@@ -418,9 +419,7 @@ def test_no_more_is_read_than_the_workers_can_take() -> None:
     packed: list[Any] = []
     thread = threading.Thread(target=lambda: packed.extend(gzip_file._pack_all(pack, pieces(), 2)))
     thread.start()
-    deadline = time.monotonic() + 10
-    while len(taken) < 5 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: len(taken) >= 5, 10)
     time.sleep(0.1)
     assert len(taken) == 5
     gate.set()

@@ -9,16 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from backing_up import PASSWORD, judge, prose
 from commands import PROJECT
-from waiting import shared
+from waiting import shared, wait_for
 
 from pybak import staging
 from pybak.backup.batches import index_path, job_path
@@ -77,14 +76,6 @@ def helpers_of(process: int | None = None) -> list[psutil.Process]:
                 found.append(child)
         except psutil.Error:
             pass
-    return found
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 20) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, f"nothing came in {seconds} s"
-        time.sleep(0.01)
     return found
 
 

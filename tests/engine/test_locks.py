@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from waiting import shared
+from waiting import shared, wait_for
 
 from pybak.catalog.locks import FOREVER, Lock, archives_lock, job_lock, waiting_seconds
 from pybak.errors import ExitCode, Interrupted, LockedError
@@ -353,12 +353,8 @@ class TestPostgres:
                 pass
         with holder("job", wait=10) as here:  # the flock was let go as well
             says(here, "held")
-        deadline = time.monotonic() + 10
-        while postgres_server.run(
-            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pybak %'"
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        ours = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pybak %'"
+        wait_for(lambda: not postgres_server.run(ours), 10)
 
     def test_a_server_that_is_away_leaves_the_flock_alone(self) -> None:
         url = "postgresql://nobody@127.0.0.1:9/nothing"

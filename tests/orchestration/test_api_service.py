@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +16,9 @@ import httpx
 import pytest
 from commands import PROJECT, tool
 from servers import free_port
-from waiting import api_client
+from waiting import api_client, wait_for
 
 _PATIENCE_MS = 120_000
-
-
-def wait_for(what: str, look: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.2)
-    pytest.fail(f"{what}: nothing after {seconds:.0f} s")
 
 
 @contextmanager
@@ -91,10 +81,10 @@ def service(tmp_path_factory: pytest.TempPathFactory, full_server: str) -> Itera
         httpx.Client(base_url=base, timeout=30) as api,
         api_client(full_server) as prefect,
     ):
-        wait_for("the service", lambda: _answers(api))
+        wait_for(lambda: _answers(api), told="the service")
         for flow in ("backup", "restore"):
             name = f"/deployments/name/{flow}/{flow}-on-request"
-            wait_for("the deployment", lambda name=name: prefect.get(name).is_success)
+            wait_for(lambda name=name: prefect.get(name).is_success, told="the deployment")
         yield Service(place, base, made.stdout.strip())
 
 
@@ -128,7 +118,7 @@ def test_a_backup_that_is_asked_for_over_http_can_be_followed_and_a_file_taken_f
             found = api.get(f"/runs/{run}").json()
             return found if found["progress"]["state"] in ("completed", "failed", "crashed") else 0
 
-        found = wait_for("the end of the run", ended, 120)
+        found = wait_for(ended, 120, told="the end of the run")
         assert found["progress"]["state"] == "completed", service.told()
         assert found["run"]["summary"]["status"] == "success"
         assert "letters" in found["progress"]["report"]
@@ -146,7 +136,7 @@ def test_a_backup_that_is_asked_for_over_http_can_be_followed_and_a_file_taken_f
         def lines() -> Any:
             return api.get("/logs", params={"run": run, "limit": 500}).json()["items"]
 
-        wait_for("the log", lines)
+        wait_for(lines, told="the log")
         everything = lines()
         first = api.get("/logs", params={"run": run, "limit": 2}).json()
         rest = api.get("/logs", params={"run": run, "limit": 500, "cursor": first["next"]}).json()

@@ -115,7 +115,7 @@ def test_the_two_minute_schedule_gets_runs(deployed: str, full_api: httpx.Client
         runs: list[Any] = full_api.post("/flow_runs/filter", json=wanted).json()
         return runs
 
-    assert len(wait_for("Scheduled runs", scheduled, 60)) >= 3
+    assert len(wait_for(scheduled, 60, told="Scheduled runs")) >= 3
 
 
 def test_a_worker_runs_what_is_deployed_and_an_archive_appears(
@@ -137,7 +137,7 @@ def test_a_worker_runs_what_is_deployed_and_an_archive_appears(
     log = tmp_path / "worker.log"
     worker = [sys.executable, PROJECT / "deployments" / "start.py", "worker"]
     with running(worker, log, environment(full_server, home)):
-        state = wait_for("the end of a run", ended, 150)
+        state = wait_for(ended, 150, told="the end of a run")
     assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), log.read_text()
     archives = sorted((home / "Backups").glob("documents_*.zip"))
     with zipfile.ZipFile(archives[0]) as opened:

@@ -69,7 +69,7 @@ def serving(
             found: dict[str, Any] | None = answer.json() if answer.is_success else None
             return found
 
-        yield wait_for("the deployment", deployment), process
+        yield wait_for(deployment, told="the deployment"), process
 
 
 def test_a_run_started_through_the_api_makes_an_archive(
@@ -86,7 +86,7 @@ def test_a_run_started_through_the_api_makes_an_archive(
         final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
         return found if found["state"]["type"] in final else None
 
-    state = wait_for("the end of the run", ended, 150)["state"]
+    state = wait_for(ended, 150, told="the end of the run")["state"]
     assert (state["type"], state["name"]) == ("COMPLETED", "Completed"), (
         (source.parent / "serve.log").read_text(),
         state,
@@ -189,7 +189,7 @@ def serving_the_file(
             found = full_api.post("/deployments/filter", json={}).json()
             return {one["name"] for one in found} >= set(names)
 
-        wait_for("the deployments", ready)
+        wait_for(ready, told="the deployments")
         yield tmp_path, process
     runs_of(names, full_api)
     LocalFolder.delete(definitions.DESTINATION)
@@ -220,9 +220,7 @@ def test_deployments_of_the_file_are_served_as_workers_would_run_them(
     os.utime(home / "pybak-inbox" / "report.csv", (1_700_000_000, 1_700_000_000))
     started = full_api.post(f"/deployments/{inbox['id']}/create_flow_run", json={})
     started.raise_for_status()
-    taken = wait_for(
-        "the file", lambda: list((home / "Backups" / "inbox").glob("report.csv_*.gz")), 120
-    )
+    taken = wait_for(lambda: list((home / "Backups" / "inbox").glob("report.csv_*.gz")), 120)
     assert gzip.decompress(taken[0].read_bytes()) == b"a;b\n"
     os.kill(process.pid, signal.SIGINT)
     process.wait(shared(180))

@@ -6,9 +6,8 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +16,7 @@ import httpx
 import pytest
 from commands import PROJECT
 from prefect.server.api.dependencies import PREFECT_CLIENT_USER_AGENT_PATTERN
+from waiting import wait_for
 
 from pybak.doctor.blocks import folder_blocks
 from pybak.doctor.examine import examine
@@ -79,14 +79,6 @@ def world(full_api: httpx.Client, full_server: str) -> Iterator[World]:
     made = World(full_api, full_server)
     yield made
     made.close()
-
-
-def wait_for(look: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-    return found
 
 
 def follow(found: Finding, url: str) -> None:

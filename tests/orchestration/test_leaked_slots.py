@@ -42,7 +42,7 @@ def server(port: int, folder: Path, env: Mapping[str, str]) -> Iterator[int]:
     environ = {**env, "PREFECT_HOME": str(folder / "home")}
     with running(command, folder / "server.log", environ) as process:
         url = f"http://127.0.0.1:{port}/api/health"
-        wait_for("the server", lambda: answers(url), 180)
+        wait_for(lambda: answers(url), 180, told="the server")
         yield process.pid
 
 
@@ -83,7 +83,5 @@ def test_a_slot_is_given_back_after_the_server_was_killed(tmp_path: Path) -> Non
         time.sleep(1)
     with server(port, tmp_path, {}):
         assert begin(deployment)[1] == "CANCELLED"
-        assert wait_for(
-            "the slot", lambda: begin(deployment)[1] == "PENDING" or time.sleep(15), 8 * GRACE
-        )
+        assert wait_for(lambda: begin(deployment)[1] == "PENDING", 8 * GRACE, every=15)
     api.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 from prefect.client.schemas.objects import State
 from prefect.logging import disable_run_logger
 from prefect.states import Completed
+from waiting import wait_for
 
 import tasks.email_report as email_report_module
 from flows.support import cluster, fan_out, record, server, session, states
@@ -127,14 +130,9 @@ def test_a_scheduler_without_workers_is_told(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL, cwd=tmp_path,
     )  # fmt: skip
     try:
-        import json
-        import time
-
-        deadline = time.monotonic() + 30
-        while not (tmp_path / "s.json").exists() or not (tmp_path / "s.json").read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        address = json.loads((tmp_path / "s.json").read_text())["address"]
+        told = tmp_path / "s.json"
+        wait_for(lambda: told.exists() and told.read_text(), 30)
+        address = json.loads(told.read_text())["address"]
         cluster.choose(address, 1)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cluster, "_WORKERS_SECONDS", 0.3)
@@ -322,11 +320,21 @@ def test_blocks_inside_each_other_all_hear_of_a_signal_also_one_that_begins_late
     assert "another run" not in asked
 
 
+def _has(pid: int, kind: str, number: signal.Signals) -> bool:
+    """Whether a signal is in one of the sets that proc(5) tells of a process."""
+    told = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = re.findall(rf"^{kind}:\s*([0-9a-f]+)$", told, re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def test_ctrl_c_right_at_the_start_prints_no_traceback() -> None:
     process = subprocess.Popen(
         [sys.executable, str(PROJECT / "flows/backup.py"), "--help"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
+    # Python itself ignores SIGPIPE first, then takes SIGINT; our first line gives that up again.
+    wait_for(lambda: _has(process.pid, "SigIgn", signal.SIGPIPE), every=0.005)
+    wait_for(lambda: not _has(process.pid, "SigCgt", signal.SIGINT), every=0.005)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert "Traceback" not in errors

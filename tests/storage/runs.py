@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +13,7 @@ import pytest
 from backing_up import Outcome, back_up, judge_outcome, noise, prose
 from s3_servers import S3Server
 from sent import compare, small_parts
+from waiting import wait_for
 
 from blocks.s3 import S3Settings, S3Storage
 from pybak.errors import NotFoundError
@@ -96,9 +96,9 @@ class Place:
     def holds(self, files: int, uploads: int = 0) -> None:
         """See that there are so many, once a busy Swift lists them as they are."""
         wait_for(
-            lambda: (len(self.names()), self.uploads()) == (files, uploads),
-            lambda: (self.names(), self.uploads()),
-        )
+            lambda: (len(self.names()), self.uploads()) == (files, uploads), 20,
+            told=lambda: (self.names(), self.uploads()),
+        )  # fmt: skip
 
     def holds_nothing(self, home: Path) -> None:
         """No object and no upload there; no note and no staged file here."""
@@ -146,16 +146,6 @@ def verified(address: str, folder: Path) -> list[str]:
 def nothing_here(home: Path) -> None:
     for folder in ("uploads", "staging"):
         assert not (home / folder).exists() or os.listdir(home / folder) == []
-
-
-def wait_for(
-    what: Callable[[], object], told: Callable[[], object] = lambda: None, seconds: float = 20
-) -> None:
-    """Wait until `what` gives something true; `told` says what was there instead."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.05)
 
 
 def run(src: Path, place: Place, **how: Any) -> Outcome:

@@ -16,6 +16,7 @@ import pytest
 from backing_up import judge, noise, snapshot, unpack
 from commands import PROJECT, Commands
 from s3_servers import S3Server
+from waiting import wait_for
 
 pytestmark = [pytest.mark.needs_component("swift"), pytest.mark.needs_root]
 
@@ -82,13 +83,13 @@ def listed(swift: S3Server, address: str) -> tuple[list[str], int]:
 
 def settles(swift: S3Server, address: str, files: int) -> list[str]:
     """Wait until so many files and no uploads are listed, for a busy Swift lists late."""
-    deadline = time.monotonic() + 30
-    while listed(swift, address) != (listed(swift, address)[0][:files], 0):
-        assert time.monotonic() < deadline, listed(swift, address)
-        time.sleep(0.5)
-    names = listed(swift, address)[0]
-    assert len(names) == files, names
-    return names
+
+    def settled() -> bool:
+        names, uploads = listed(swift, address)
+        return (len(names), uploads) == (files, 0)
+
+    wait_for(settled, 30, told=lambda: listed(swift, address), every=0.5)
+    return listed(swift, address)[0]
 
 
 def fetched(swift: S3Server, address: str, key: str, folder: Path) -> Path:
@@ -123,9 +124,7 @@ def test_a_worker_that_is_killed_costs_its_stretch_at_most(
     """Killed in mid-part: a verified archive, or a clear failure with nothing left (case 64)."""
     words = ("backup", src, "--to", s3_address, "--cluster", cluster.address, "--workers", "2")
     with run_command.running(*words, env={"PYBAK_HOME": str(tmp_path / "home")}) as process:
-        deadline = time.monotonic() + 60
-        while not listed(swift, s3_address)[1] and time.monotonic() < deadline:
-            time.sleep(0.2)
+        wait_for(lambda: listed(swift, s3_address)[1], 60, every=0.2)
         time.sleep(0.5)
         cluster.workers[0].send_signal(signal.SIGKILL)
         _, stderr = process.communicate(timeout=150)

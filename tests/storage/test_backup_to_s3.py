@@ -12,6 +12,7 @@ import pytest
 from backing_up import judge, noise, prose, snapshot, unpack
 from commands import Commands
 from s3_servers import S3Server
+from waiting import wait_for
 
 pytestmark = pytest.mark.needs_component("swift")
 BIG = 40 << 20
@@ -44,15 +45,11 @@ class Bucket:
 
     def lists(self, files: int, uploads: int = 0) -> list[str]:
         """Wait until so many are listed, for a busy Swift lists late; give the files' names."""
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if (len(self.sizes()), len(self.uploads())) == (files, uploads):
-                break
-            time.sleep(0.5)
-        assert len(self.uploads()) == uploads
-        names = sorted(self.sizes())
-        assert len(names) == files, names
-        return names
+        wait_for(
+            lambda: (len(self.sizes()), len(self.uploads())) == (files, uploads), 30,
+            told=lambda: (self.sizes(), self.uploads()), every=0.5,
+        )  # fmt: skip
+        return sorted(self.sizes())
 
     def fetch(self, name: str, folder: Path) -> Path:
         folder.mkdir(exist_ok=True)
@@ -112,9 +109,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next_one(
     bucket, env = Bucket(swift, s3_address), {"PYBAK_HOME": str(tmp_path / "home")}
     words = ("backup", src, "--to", s3_address, "--job", "docs")
     with run_command.running(*words, "--bandwidth-limit", "3MB", env=env) as process:
-        deadline = time.monotonic() + 90
-        while not bucket.uploads() and time.monotonic() < deadline:
-            time.sleep(0.2)
+        wait_for(bucket.uploads, every=0.2)
         time.sleep(1)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
