@@ -13,10 +13,12 @@ from pybak.cli.output import View, run_guarded
 from pybak.cli.passwords import follows_password, shielded
 from pybak.cli.settings import did_you_mean, shown
 from pybak.errors import PlanError
+from pybak.garbage import collect_seldom
 
 
 def main(command: click.Command, argv: Sequence[str] | None = None) -> int:
     """Run `command` on `argv` (the process's own without it) and give the exit code."""
+    collect_seldom()
     with contextlib.suppress(ValueError):  # not in the main thread: whoever is there decides
         signal.signal(signal.SIGINT, signal.default_int_handler)
     words = list(sys.argv[1:] if argv is None else argv)

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from pybak.garbage import collect_seldom
 from pybak.progress import WorkerProgress
 from pybak.workers.messages import Answer, Call, Order, answer_of, line_of
 
@@ -26,6 +27,7 @@ from pybak.workers.messages import Answer, Call, Order, answer_of, line_of
 def main(module: str) -> None:
     """Work until the standard input ends; `module` is imported first, for what is to come."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's business
+    collect_seldom()
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     importlib.import_module(module)
     os.dup2(2, 1)  # what anything prints must not get between the answers
