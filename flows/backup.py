@@ -224,7 +224,7 @@ def _save(
         archive.check()
         run.check_cancelled()
         screen.phase(FINISHING)
-        assembly = archive.finish(run.header(), run.owner_names(kept), run.conclude(kept))
+        assembly = archive.finish(run.header(), run.owner_names(), run.conclude(kept))
     count = _write_volumes(run, plan, assembly, screen)
     run.check_cancelled()
     stored = upload(run, assembly, count)

@@ -294,7 +294,7 @@ def back_up(
                     ]
                     for hand in hands:
                         hand.result()
-                ends = run.header(), run.owner_names(kept), run.conclude(kept)
+                ends = run.header(), run.owner_names(), run.conclude(kept)
                 assembly = assembling.finish(*ends)
         count = run.cut(assembly)
         if count:

@@ -6,10 +6,8 @@ import contextlib
 import grp
 import os
 import pwd
+from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
-
-from pybak.entries import read_entries
 
 
 @lru_cache(maxsize=4096)
@@ -30,12 +28,8 @@ def group_name(gid: int) -> bytes:
         return b""
 
 
-def owners_of(listed: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Give the names of the users and groups of a file of entries, by their ids."""
-    uids, gids = set(), set()
-    for entry in read_entries(listed):
-        uids.add(entry.uid)
-        gids.add(entry.gid)
+def owner_names(uids: Iterable[int], gids: Iterable[int]) -> tuple[dict[str, str], dict[str, str]]:
+    """Give the names of users and of groups by their ids, as far as they have any."""
     users, groups = {}, {}
     for uid in uids:
         with contextlib.suppress(KeyError):

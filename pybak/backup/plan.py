@@ -33,7 +33,10 @@ _LEAST_TASK_SECONDS = 0.2
 
 
 class BackupPlan(msgspec.Struct, frozen=True):
-    """What a run will do. Batches lie in `staging` as files; here are only numbers."""
+    """What a run will do. Batches lie in `staging` as files; here are only numbers.
+
+    `uids` and `gids` are the owners and groups of all that is saved.
+    """
 
     staging: Path
     files: int
@@ -47,6 +50,8 @@ class BackupPlan(msgspec.Struct, frozen=True):
     format: str
     cluster: str
     estimated_seconds: float
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
 
 
 def plan_backup(
@@ -116,6 +121,8 @@ def plan_backup(
             helpers_fit=helpers_fit,
         ),
         estimated_seconds=seconds / workers,
+        uids=tuple(sorted(sorter.uids)),
+        gids=tuple(sorted(sorter.gids)),
     )
 
 
@@ -126,6 +133,8 @@ class _Sorter:
         self, kept: Path, roots: Sequence[Root], archive_format: str, total_bytes: int
     ) -> None:
         self.files = self.folders = self.bytes = 0
+        self.uids: set[int] = set()
+        self.gids: set[int] = set()
         self._kept = kept
         self._roots = roots
         self._is_tar = archive_format in TAR_FORMATS
@@ -139,6 +148,8 @@ class _Sorter:
         group: list[Entry] = []
         group_bytes = 0
         for entry in read_entries(self._kept):
+            self.uids.add(entry.uid)
+            self.gids.add(entry.gid)
             if entry.kind == entries.FOLDER:
                 self.folders += 1
                 if self._above and (entry.root, entry.path) in self._above:

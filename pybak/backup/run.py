@@ -32,7 +32,7 @@ from pybak.backup.discover import Discovery, discover
 from pybak.backup.filter import Filtered, filter_entries
 from pybak.backup.hands import Hand
 from pybak.backup.mode import FULL, Chosen, choose_base
-from pybak.backup.owners import owners_of
+from pybak.backup.owners import owner_names
 from pybak.backup.plan import BackupPlan, plan_backup
 from pybak.backup.selecting import select
 from pybak.backup.selection import Selection, select_all
@@ -97,6 +97,7 @@ class BackupRun(Stoppable):
         self._source_problems = found.problems
         self._chosen = Chosen()
         self._selection: Selection | None = None
+        self._owners: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
         self.job = found.job(job)
         self.format = archive_format(options, output)
         self._share = share_of(options, self.format)
@@ -240,6 +241,7 @@ class BackupRun(Stoppable):
                 processes_fit=self._share.processes_fit,
                 helpers_fit=self._share.helpers_fit,
             )
+            self._owners = plan.uids, plan.gids
             if self._shipment is not None:
                 plan = self._shipment.share_out(plan, self._shape)
             return plan
@@ -399,9 +401,9 @@ class BackupRun(Stoppable):
         accounts = self._accounts(kept)
         return Summing(self._about, kept, self._chosen, self._selection, accounts)
 
-    def owner_names(self, kept: Filtered) -> tuple[dict[str, str], dict[str, str]]:
-        """Give the names of the owner and group ids that occur in the archive."""
-        return owners_of(self._selection.entries if self._selection is not None else kept.entries)
+    def owner_names(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Give the names of the owner and group ids that occur in the archive, once planned."""
+        return owner_names(*self._owners)
 
     def close(self) -> None:
         """Take back what is not published, remove work folders, and folders made for nothing.

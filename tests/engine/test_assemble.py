@@ -80,7 +80,7 @@ def test_segments_may_come_in_any_order(src: Path, tmp_path: Path, kind: str) ->
     """The archive is the same, byte for byte, but for its manifest, which tells the run."""
     digests = set()
     for seed in range(3):
-        run, kept, plan = begin(src, tmp_path / "out", chunk_size=4, format=kind)
+        run, _kept, plan = begin(src, tmp_path / "out", chunk_size=4, format=kind)
         with run:
             assert plan.batches > 15
             order = list(range(plan.batches))
@@ -88,7 +88,7 @@ def test_segments_may_come_in_any_order(src: Path, tmp_path: Path, kind: str) ->
             with run.assembling() as archive:
                 for number in order:
                     compress_batches(run.staging, [number])
-                done = archive.finish(run.header(), run.owner_names(kept))
+                done = archive.finish(run.header(), run.owner_names())
             data = done.path.read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (
                 done.size, run.finished(done, 0)[0].sums.get("sha256", digest_of_parts(done, data)),
@@ -170,11 +170,11 @@ def test_staging_does_not_hold_the_archive_twice(src: Path, tmp_path: Path) -> N
 def test_an_archive_with_pieces_missing_is_never_finished(
     src: Path, tmp_path: Path, missing: int
 ) -> None:
-    run, kept, plan = begin(src, tmp_path / "out", chunk_size=4)
+    run, _kept, plan = begin(src, tmp_path / "out", chunk_size=4)
     with run, run.assembling() as archive:
         compress_batches(run.staging, (n for n in range(plan.batches) if n != missing))
         with pytest.raises(ArchiveError, match=f"of {plan.batches} pieces"):
-            archive.finish(run.header(), run.owner_names(kept))
+            archive.finish(run.header(), run.owner_names())
     assert not (tmp_path / "out").exists()
 
 
@@ -406,7 +406,7 @@ def test_a_shortened_segment_is_noticed(
     src: Path, tmp_path: Path, kind: str, number: int, split: str | None
 ) -> None:
     password = FORMATS[kind].get("password")
-    run, kept, plan = begin(src, tmp_path / "out", **FORMATS[kind], split=split)
+    run, _kept, plan = begin(src, tmp_path / "out", **FORMATS[kind], split=split)
     with run:
         if password is not None:
             leave_check(run.staging, password)
@@ -418,7 +418,7 @@ def test_a_shortened_segment_is_noticed(
             run.assembling() as archive,
             pytest.raises(StorageError, match=r"of \d+ bytes holds 100"),
         ):
-            archive.finish(run.header(), run.owner_names(kept))
+            archive.finish(run.header(), run.owner_names())
         shutil.rmtree(run.staging / "segments")
 
 

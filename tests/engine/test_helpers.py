@@ -85,7 +85,7 @@ def finish(run: BackupRun, done: list[Future[int]]) -> None:
         for one in done:
             one.result()
         kept = run.filter(run.discover())
-        assembly = archive.finish(run.header(), run.owner_names(kept), run.conclude(kept))
+        assembly = archive.finish(run.header(), run.owner_names(), run.conclude(kept))
     stored = run.publish(assembly, 0)
     assert assembly.files == FILES
     judge(Path(stored.path), ["unzip"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pybak.backup.batches import Batch, read_batch, read_job
 from pybak.backup.costs import seconds_of
@@ -230,3 +231,17 @@ def test_many_small_files_are_for_helpers(
     made: Any
     made, _ = plan(tmp_path, [entry(n, size) for n in range(files)], helpers_fit=fit)
     assert made.cluster == chosen
+
+
+def test_all_owners_are_told_those_of_large_files_and_links_too(tmp_path: Path) -> None:
+    def owned(number: int, by: int, **more: Any) -> Entry:
+        return replace(entry(number, **more), uid=by, gid=by + 1)
+
+    first = replace(owned(3, 30), links=2, inode=7)
+    made, _ = plan(
+        tmp_path,
+        [owned(1, 10), owned(2, 20, size=PART_BYTES + 1), first, replace(first, path=b"z", uid=40)],
+        archive_format="tar",
+    )
+    assert made.uids == (10, 20, 30, 40)  # type: ignore[attr-defined]
+    assert made.gids == (11, 21, 31)  # type: ignore[attr-defined]

@@ -334,7 +334,7 @@ def test_a_task_that_never_starts_does_not_stop_the_others(
         with run.assembling() as archive:
             compress_module.compress_batches(run.staging, range(plan.batches - 1, 0, -1))
             compress_module.compress_batches(run.staging, range(1))
-            assembly = archive.finish(run.header(), run.owner_names(kept))
+            assembly = archive.finish(run.header(), run.owner_names())
         run.publish(assembly, 0)
     assert len(storage.names) == 1
 
@@ -350,7 +350,7 @@ def killed(src: Path, storage: MemoryStorage, *, published: bool = False, **how:
     plan = run.plan(kept)
     archive = run.assembling()
     compress_module.compress_batches(run.staging, range(plan.batches))
-    assembly = archive.finish(run.header(), run.owner_names(kept))
+    assembly = archive.finish(run.header(), run.owner_names())
     if published:
         with pytest.raises(StorageError):
             run.publish(assembly, 0)
@@ -404,7 +404,7 @@ def test_a_run_that_lives_is_left_alone(src: Path, tmp_path: Path, storage: Memo
         plan = run.plan(kept)
         with run.assembling() as archive:
             compress_module.compress_batches(run.staging, range(plan.batches))
-            assembly = archive.finish(run.header(), run.owner_names(kept))
+            assembly = archive.finish(run.header(), run.owner_names())
         before = dict(storage.uploads)
         assert before
         with begin(src, storage, output=f"{storage.address}/b.zip"):
@@ -444,7 +444,7 @@ def test_what_can_not_be_taken_back_now_stays_noted(
         plan = run.plan(kept)
         with run.assembling() as archive:
             compress_module.compress_batches(run.staging, range(plan.batches))
-            assembly = archive.finish(run.header(), run.owner_names(kept))
+            assembly = archive.finish(run.header(), run.owner_names())
         gone["is"] = True
         with pytest.raises(StorageError):
             run.publish(assembly, 0)

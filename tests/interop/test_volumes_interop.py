@@ -192,7 +192,7 @@ def test_odd_names_are_escaped_in_checksum_files(src: Path, tmp_path: Path) -> N
 
         compress_batches(run.staging, range(plan.batches))
         with run.assembling() as archive:
-            assembly = archive.finish(run.header(), run.owner_names(kept))
+            assembly = archive.finish(run.header(), run.owner_names())
         count = run.cut(assembly)
         volume_writing.write_volumes(run.staging, range(count), target=run.staging)
         stored = run.publish(assembly, count)
@@ -265,7 +265,7 @@ def test_a_volume_that_someone_else_made_meanwhile_is_not_touched(
         plan = run.plan(kept)
         compress_batches(run.staging, range(plan.batches))
         with run.assembling() as archive:
-            assembly = archive.finish(run.header(), run.owner_names(kept))
+            assembly = archive.finish(run.header(), run.owner_names())
         count = run.cut(assembly)
         volume_writing.write_volumes(run.staging, range(count), target=run.staging)
         (out / "a.zip.002").write_bytes(b"theirs")
