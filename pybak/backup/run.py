@@ -242,6 +242,8 @@ class BackupRun(Stoppable):
                 helpers_fit=self._share.helpers_fit,
             )
             self._owners = plan.uids, plan.gids
+            if plan.cluster != HELPERS:
+                end_ready()
             if self._shipment is not None:
                 plan = self._shipment.share_out(plan, self._shape)
             return plan

@@ -16,6 +16,7 @@ from pybak.backup.ahead import WalkAhead, is_large
 from pybak.backup.discover import Discovery
 from pybak.backup.run import BackupRun
 from pybak.catalog.locks import is_locked, job_lock
+from pybak.clusters import DIRECT
 from pybak.entries import read_entries
 from pybak.errors import Interrupted
 from pybak.options import BackupOptions
@@ -180,6 +181,15 @@ def test_no_helpers_are_made_ready_for_what_may_need_none(
         assert run.discover_ahead()
         run.discover()
     assert not pools
+
+
+def test_helpers_end_when_the_plan_needs_none(source: Path, pools: list[HelperPool]) -> None:
+    with new_run(source) as run:
+        assert run.discover_ahead()
+        kept = run.filter(run.discover())
+        assert pools[0]._all
+        assert run.plan(kept).cluster == DIRECT
+        assert not pools[0]._all
 
 
 def test_helpers_that_nobody_needed_end_with_the_run(source: Path, pools: list[HelperPool]) -> None:
