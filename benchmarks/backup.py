@@ -3,9 +3,9 @@
     python -m benchmarks.backup /usr
     python -m benchmarks.backup ~/some/venv --runs 5 --slow-peers
 
-Everything is a whole process on a warm cache. "with server" uses a Prefect server that runs
-already, "ad hoc" lets the command start its own. The empty folder and the hello-world flow give
-the fixed cost. Peers that are not installed are left out.
+Everything is a whole process on a cache warmed before each. "with server" uses a Prefect server
+that runs already, "ad hoc" lets the command start its own. The empty folder and the hello-world
+flow give the fixed cost. Peers that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ def _measure(chosen: argparse.Namespace, scratch: Path) -> None:
     archive, copy = scratch / "a.zip", scratch / "copy"
     seven = shutil.which("7zz") or shutil.which("7z")
     options = ["-l", chosen.level, "--quiet"]
-    warm(chosen.tree)
     with prefect_server(scratch / "prefect") as server:
         ad_hoc = {"PREFECT_HOME": str(scratch / "prefect-ad-hoc"), "PREFECT_API_URL": ""}
         run(Measured("warm-up"), [sys.executable, HELLO], env=server)
@@ -56,13 +55,13 @@ def _measure(chosen: argparse.Namespace, scratch: Path) -> None:
                 if kind == "ad hoc" and chosen.no_ad_hoc:
                     continue
                 env = {**env, **home}
-                run(found[f"hello {kind}"], [sys.executable, HELLO], env=env)
+                run(found[f"hello {kind}"], [sys.executable, HELLO], env=env, reads=empty)
                 command = [sys.executable, BACKUP, str(empty), "-o", str(archive), "--quiet"]
-                run(found[f"empty {kind}"], command, env=env)
+                run(found[f"empty {kind}"], command, env=env, reads=empty)
                 archive.unlink()
                 measured = found[f"pybak {kind}"]
                 command = [sys.executable, BACKUP, tree, "-o", str(archive), *options]
-                run(measured, command, env=env, weigh=True)
+                run(measured, command, env=env, reads=chosen.tree, weigh=True)
                 measured.stored = size_of(archive)
                 archive.unlink()
             if shutil.which("restic"):
@@ -70,32 +69,22 @@ def _measure(chosen: argparse.Namespace, scratch: Path) -> None:
                 env = {"RESTIC_PASSWORD": "x", "RESTIC_CACHE_DIR": str(scratch / "cache")}
                 run(Measured("init"), ["restic", "init", "-q", "-r", str(repository)], env=env)
                 command = ["restic", "backup", "-q", "-r", str(repository), tree]
-                run(found["restic"], command, env=env, weigh=True)
+                run(found["restic"], command, env=env, reads=chosen.tree, weigh=True)
                 found["restic"].stored = size_of(repository)
                 shutil.rmtree(repository)
-            run(found["cp -a"], ["cp", "-a", tree, str(copy)])
+            run(found["cp -a"], ["cp", "-a", tree, str(copy)], reads=chosen.tree)
             shutil.rmtree(copy)
             if chosen.slow_peers:
-                run(found["zip -6"], ["zip", "-6", "-qry", str(archive), tree])
+                command = ["zip", "-6", "-qry", str(archive), tree]
+                run(found["zip -6"], command, reads=chosen.tree)
                 found["zip -6"].stored = size_of(archive)
                 archive.unlink()
                 if seven:
-                    run(found["7-Zip"], [seven, "a", "-tzip", "-mx=5", "-snl", str(archive), tree])
+                    command = [seven, "a", "-tzip", "-mx=5", "-snl", str(archive), tree]
+                    run(found["7-Zip"], command, reads=chosen.tree)
                     found["7-Zip"].stored = size_of(archive)
                     archive.unlink()
     _print(found)
-
-
-def warm(tree: Path) -> None:
-    """Bring the files of a tree into the page cache."""
-    for path in tree.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            try:
-                with path.open("rb") as file:
-                    while file.read(1 << 20):
-                        pass
-            except OSError:
-                continue
 
 
 def _print(found: dict[str, Measured]) -> None:

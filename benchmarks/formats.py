@@ -4,9 +4,9 @@
     python -m benchmarks.formats /usr --only tar.zst tar.gz --runs 3
     python -m benchmarks.formats ~/some/large/files --only aes
 
-Whole processes on a warm cache, with a Prefect server that runs already; ours and the peer take
-turns. Each run has a catalog of its own: the peers keep no history that would grow. Peers that are
-not installed are left out.
+Whole processes on a cache warmed before each, with a Prefect server that runs already; ours and the
+peer take turns. Each run has a catalog of its own: the peers keep no history that would grow. Peers
+that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.backup import BACKUP, warm
+from benchmarks.backup import BACKUP
 from benchmarks.measure import Measured, prefect_server, ratio, run, size_of
 
 
@@ -56,7 +56,6 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     chosen = parser.parse_args()
     tree = chosen.tree.resolve()
-    warm(tree)
     with tempfile.TemporaryDirectory(prefix="pybak-bench-", dir=chosen.scratch) as name:
         scratch = Path(name)
         with prefect_server(scratch / "prefect") as server:
@@ -80,9 +79,9 @@ def _fight(duel: Duel, tree: Path, scratch: Path, env: dict[str, str], runs: int
     for _ in range(runs):
         shutil.rmtree(env["PYBAK_HOME"], ignore_errors=True)
         command = [sys.executable, BACKUP, str(tree), "-o", str(archive), *duel.options, "--quiet"]
-        run(ours, command, env=env, weigh=True)
+        run(ours, command, env=env, reads=tree, weigh=True)
         ours.stored += _taken(archive)
-        run(theirs, ["/bin/sh", "-c", peer], weigh=True)
+        run(theirs, ["/bin/sh", "-c", peer], reads=tree, weigh=True)
         theirs.stored += _taken(archive)
     ours.stored //= runs
     theirs.stored //= runs

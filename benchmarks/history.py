@@ -3,9 +3,10 @@
     python -m benchmarks.history --files 300000
     python -m benchmarks.history --files 10000 100000 1000000 --no-chain
 
-First full run, a run that finds nothing new, one after 1 % of the files changed, and one file out
-of a chain of runs. Whole processes with a Prefect server that runs already, on a warm cache. Peers
-that are not installed are left out. With several counts the growth can be read off.
+First full runs, each into a catalog and a repository of its own, a run that finds nothing new, one
+after 1 % of the files changed, and one file out of a chain of runs. Whole processes with a Prefect
+server that runs already, on a cache warmed before each. Peers that are not installed are left out.
+With several counts the growth can be read off.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def main() -> None:
     """Measure each count of files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--files", type=int, nargs="+", default=[300_000])
+    parser.add_argument("--first", type=int, default=1, help="first runs")
     parser.add_argument("--runs", type=int, default=3, help="runs that find nothing new")
     parser.add_argument("--chain", type=int, default=30, help="runs before one file is restored")
     parser.add_argument("--no-chain", action="store_true")
@@ -70,7 +72,8 @@ class _Peers:
     """Repositories of other programs."""
 
     def __init__(self, scratch: Path, tree: Path, *, wanted: Sequence[str]) -> None:
-        self._tree = str(tree)
+        self._tree = tree
+        scratch.mkdir()
         self._env: dict[str, dict[str, str]] = {}
         if "restic" in wanted and shutil.which("restic"):
             repository = scratch / "restic"
@@ -92,7 +95,7 @@ class _Peers:
         for name, env in self._env.items():
             one = found.setdefault(f"{name} {what}", Measured(f"{name} {what}"))
             command = (
-                ["restic", "backup", "-q", self._tree]
+                ["restic", "backup", "-q", str(self._tree)]
                 if name == "restic"
                 else [
                     "borg",
@@ -100,20 +103,19 @@ class _Peers:
                     "-C",
                     "zstd,3",
                     f"::{what.replace(' ', '-')}-{len(one.seconds)}",
-                    self._tree,
+                    str(self._tree),
                 ]
             )
-            run(one, command, env=env, weigh=True)
+            run(one, command, env=env, reads=self._tree, weigh=True)
 
 
 def _measure(chosen: argparse.Namespace, files: int, scratch: Path) -> None:
-    tree, stored = scratch / "tree", scratch / "stored"
+    tree, stored, home = scratch / "tree", scratch / "stored", scratch / "home"
     make_tree(tree, files)
     print(f"{files} files, {size_of(tree) / 1e6:.0f} MB", flush=True)
     found: dict[str, Measured] = {}
-    peers = _Peers(scratch, tree, wanted=chosen.peers)
     with prefect_server(scratch / "prefect") as server:
-        env = {**server, "PYBAK_HOME": str(scratch / "home")}
+        env = {**server, "PYBAK_HOME": str(home)}
         run(Measured("warm-up"), [sys.executable, HELLO], env=env)
         command = [
             sys.executable, BACKUP, str(tree), "--to", str(stored), "--job", "bench",
@@ -122,12 +124,17 @@ def _measure(chosen: argparse.Namespace, files: int, scratch: Path) -> None:
 
         def ours(what: str) -> None:
             one = found.setdefault(f"pybak {what}", Measured(f"pybak {what}"))
-            run(one, command, env=env, weigh=True)
+            run(one, command, env=env, reads=tree, weigh=True)
 
         hello = found.setdefault("hello", Measured("hello"))
         run(hello, [sys.executable, HELLO], env=env)
-        ours("first")
-        peers.back_up("first", found)
+        for _ in range(chosen.first):
+            shutil.rmtree(home, ignore_errors=True)
+            shutil.rmtree(stored, ignore_errors=True)
+            ours("first")
+            shutil.rmtree(scratch / "peers", ignore_errors=True)
+            peers = _Peers(scratch / "peers", tree, wanted=chosen.peers)
+            peers.back_up("first", found)
         for _ in range(chosen.runs):
             run(hello, [sys.executable, HELLO], env=env)
             ours("no change")

@@ -3,12 +3,12 @@
     python -m benchmarks.mirror /usr
     python -m benchmarks.mirror /usr/share --runs 5 --scratch /mnt/disk
 
-Whole processes in turn, warm cache, a Prefect server running already. The first copies go to
-folders that are not there, and nothing is removed before the end, so there must be room for two
-copies a run: ext4 without a journal passes over each inode that was freed in the last minutes for
-every file that it makes, and takes up to seven times as long. Then nothing changes, and the second
-run of each is measured, and that of the engine alone, without Prefect. Where others use the
-machine, too, only the processor times tell anything; they hold those of the helper processes.
+Whole processes in turn, on a cache warmed before each, a Prefect server running already. The first
+copies go to folders that are not there, and nothing is removed before the end, so there must be
+room for two copies a run: ext4 without a journal passes over each inode that was freed in the last
+minutes for every file that it makes, and takes up to seven times as long. Then nothing changes, and
+the second run of each is measured, and that of the engine alone, without Prefect. Where others use
+the machine, too, only the processor times tell anything; they hold those of the helper processes.
 """
 
 from __future__ import annotations
@@ -55,22 +55,23 @@ def _measure(tree: str, scratch: Path, runs: int, env: dict[str, str], *, verify
     copy, again = Measured("cp -a"), Measured("rsync -a again")
     engine, hello = Measured("the engine alone, again"), Measured("hello-world flow")
     command = [sys.executable, MIRROR, tree]
-    run(Measured("warm"), ["/bin/sh", "-c", f"tar -C {tree} -cf - . | cat >/dev/null"])
+    source = Path(tree)
     for number in range(runs):
         ours, other = scratch / f"ours-{number}", scratch / f"theirs-{number}"
         _rest()
-        run(copy, ["cp", "-a", tree, str(other)])
+        run(copy, ["cp", "-a", tree, str(other)], reads=source)
         _rest()
-        run(first, [*command, str(ours), "--quiet"], env=env, weigh=True)
+        run(first, [*command, str(ours), "--quiet"], env=env, reads=source, weigh=True)
         time.sleep(2.5)  # what is younger than two seconds is looked at more closely
-        run(again, ["rsync", "-a", f"{tree}/", f"{other}/"])
-        run(second, [*command, str(ours), "--quiet"], env=env)
+        run(again, ["rsync", "-a", f"{tree}/", f"{other}/"], reads=source)
+        run(second, [*command, str(ours), "--quiet"], env=env, reads=source)
         run(engine, [sys.executable, "-c", _ENGINE, tree, str(ours)], cwd=REPOSITORY, env=env)
         run(hello, [sys.executable, _HELLO], env=env)
         if verify:
             _rest()
             checked = str(scratch / f"verified-{number}")
-            run(verified, [*command, checked, "--quiet", "--verify"], env=env)
+            verifying = [*command, checked, "--quiet", "--verify"]
+            run(verified, verifying, env=env, reads=source)
     measured = [first, copy, second, again, engine, hello]
     for one in measured:
         print(one.row())

@@ -3,10 +3,10 @@
     python -m benchmarks.restore /usr
     python -m benchmarks.restore /usr --only tar.zst
 
-Makes the archives first. Whole processes, warm cache, a Prefect server running already. Every
-restore goes to a new folder, and nothing is removed before the end: ext4 takes its time over inodes
-that were freed shortly before. Then a single file of the middle of each archive is restored, and
-the bytes are counted that were read of the archive for it.
+Makes the archives first. Whole processes, the archive in the page cache, a Prefect server running
+already. Every restore goes to a new folder, and nothing is removed before the end: ext4 takes its
+time over inodes that were freed shortly before. Then a single file of the middle of each archive is
+restored, and the bytes are counted that were read of the archive for it.
 """
 
 from __future__ import annotations
@@ -78,11 +78,13 @@ def _measure(
     for number in range(runs):
         ours = target / f"{archive_format} {number}"
         command = [sys.executable, RESTORE, str(archive), "--to", str(ours), "--quiet"]
-        run(restore, command, env=env, weigh=True)
-        run(verify, [sys.executable, VERIFY, str(archive), "--quiet"], env=env, weigh=True)
+        run(restore, command, env=env, reads=archive, weigh=True)
+        command = [sys.executable, VERIFY, str(archive), "--quiet"]
+        run(verify, command, env=env, reads=archive, weigh=True)
         for at, (name, one) in enumerate(peers.items()):
             theirs = target / f"{archive_format} {number} {at}"
-            run(one, ["/bin/sh", "-c", _peers(archive, archive_format, theirs)[name]])
+            command = ["/bin/sh", "-c", _peers(archive, archive_format, theirs)[name]]
+            run(one, command, reads=archive)
     for one in (restore, verify, *peers.values()):
         print(one.row())
     for name, peer in peers.items():
