@@ -24,6 +24,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.support.begun import begun_restore
 from flows.support.cluster import dask_runner
 from flows.support.concluded import concluded
 from flows.support.fan_out import fan_out
@@ -83,9 +84,13 @@ def restore(
 
 
 def _run(archive: str, to: str, job: str | None, options: RestoreOptions) -> Report:
+    screen = Screen.current()
+    begun = begun_restore(archive=archive, to=to, job=job, options=options)
+    if begun is not None:
+        with begun.run as run, stop_on_signal(run.request_cancel):
+            return _restore(run, begun.job, screen)
     url = catalog_url()
     asked = ask(archive, job=job, at=options.at, catalog_url=url)
-    screen = Screen.current()
     with (
         asked.kept(url),
         RestoreRun(asked.shares(url, options), from_portable(to), options) as run,

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from pybak.backup.run import BackupRun
     from pybak.catalog.locks import Lock
     from pybak.mirror.run import MirrorRun
-    from pybak.options import BackupOptions
+    from pybak.options import BackupOptions, RestoreOptions
     from pybak.options.mirror import MirrorOptions
+    from pybak.restore.ask import Asked
+    from pybak.restore.run import RestoreRun
 
 _SQLITE = "sqlite"
 """What the address of a catalog begins with that is no server, which would have to be asked."""
@@ -35,7 +37,19 @@ class BegunBackup(NamedTuple):
     held: ExitStack
 
 
+class BegunRestore(NamedTuple):
+    """A restore that is being planned, and the job that its snapshot is of.
+
+    What keeps its archives from being removed is held until the end.
+    """
+
+    run: RestoreRun
+    job: str | None
+    held: ExitStack
+
+
 _mirror: MirrorRun | None = None
+_restore: tuple[Mapping[str, Any], BegunRestore] | None = None
 _backup: tuple[Mapping[str, Any], BegunBackup] | None = None
 
 
@@ -137,4 +151,59 @@ def begun_backup(**parameters: Any) -> BegunBackup | None:
     if dict(wanted) != parameters:
         begun.held.close()  # whoever asks wants the lock
         return None
+    return begun
+
+
+@contextmanager
+def restore_begun(
+    parameters: Mapping[str, Any], asked: Asked, password: bytes | None
+) -> Iterator[None]:
+    """Begin the restore with these parameters of the flow, and have `begun_restore` give it, once.
+
+    `asked` is what the parameters name, `password` the one that the flow finds. It is not begun for
+    a catalog on a server, which would be waited for, nor where the password is in a block. What is
+    wrong is left for the flow to tell.
+    """
+    global _restore
+    with ExitStack() as stack:
+        begun = _begin_restore(stack, parameters, asked, password)
+        _restore = (parameters, begun) if begun is not None else None
+        try:
+            yield
+        finally:
+            _restore = None
+
+
+def _begin_restore(
+    stack: ExitStack, parameters: Mapping[str, Any], asked: Asked, password: bytes | None
+) -> BegunRestore | None:
+    options: RestoreOptions = parameters["options"]
+    url = catalog_url()
+    if options.password_block or not url.startswith(_SQLITE):
+        return None
+    from pybak.restore.run import RestoreRun
+
+    with ExitStack() as begun:
+        try:
+            begun.enter_context(asked.kept(url))
+            target = from_portable(parameters["to"])
+            run = begun.enter_context(RestoreRun(asked.shares(url, options), target, options))
+            if not run.plan_ahead(password):
+                return None
+        except PyBakError:
+            return None
+        return BegunRestore(run, asked.job, stack.enter_context(begun.pop_all()))
+
+
+def begun_restore(**parameters: Any) -> BegunRestore | None:
+    """Give the restore that has begun, if it is the one with these parameters of the flow."""
+    global _restore
+    known, _restore = _restore, None
+    if known is None:
+        return None
+    wanted, begun = known
+    if dict(wanted) != parameters:
+        begun.held.close()
+        return None
+    begun.run.started_at = datetime.now(UTC)
     return begun

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.support.begun import backup_begun, having_begun
+from flows.support.begun import backup_begun, having_begun, restore_begun
 from flows.support.interrupt import stop_at_once_on_signal
 from flows.support.session import run_flow
 from pybak import cli
@@ -142,7 +142,10 @@ def _restore(request: cli.RestoreRequest) -> int:
         "job": request.job,
         "options": request.options.model_copy(update={"at": None}),
     }
-    return cli.emit(run_flow(load, parameters, request.view), request.view)
+    stop_at_once_on_signal()
+    with restore_begun(parameters, asked, password.value):
+        report = run_flow(load, parameters, request.view)
+    return cli.emit(report, request.view)
 
 
 def _restore_to_stdout(

@@ -1,7 +1,4 @@
-"""A walk over the sources that goes on in a helper process while the run does something else.
-
-The command imports Prefect for seconds, on one core. A large tree is walked meanwhile on another.
-"""
+"""A walk over the sources that goes on in a helper process while the command imports Prefect."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import contextlib
 import os
 import pickle
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,8 +17,7 @@ from pybak.backup.rules import Rules
 from pybak.entries import Root
 from pybak.errors import Interrupted
 from pybak.staging import is_cancelled
-from pybak.workers.messages import HelperError
-from pybak.workers.pool import HelperPool, HelpersUnavailableError
+from pybak.workers.ahead import CallAhead
 
 _FUNCTION: Final = f"{__name__}:walk_order"
 _TELL_EVERY: Final = 0.1
@@ -54,21 +49,8 @@ class WalkAhead:
         `then` is called, in another thread, when the walk has come to its end.
         """
         self._walk = walk
-        self._then = then
-        self._pool = HelperPool(1, module=__name__)
         self._seen = 0, 0
-        self._outcome: Discovery | None = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="walk-ahead", daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        try:
-            answer = self._pool.call(_FUNCTION, pickle.dumps(self._walk))
-            self._outcome = pickle.loads(answer)  # noqa: S301 - our own process made it
-            self._then()
-        except BaseException as error:  # `finish` raises it
-            self._error = error
+        self._call = CallAhead(_FUNCTION, pickle.dumps(walk), then=then)
 
     def finish(self, on_progress: Callable[[int, int], object]) -> Discovery | None:
         """Wait for it; give what it found, or None where the helper could not do it.
@@ -76,15 +58,11 @@ class WalkAhead:
         `on_progress` is called meanwhile, with entries and bytes; what it raises ends the waiting.
         Raises what `discover` does.
         """
-        while self._thread.is_alive():
-            on_progress(*self._walked())
-            self._thread.join(_TELL_EVERY)
-        self._pool.close()
-        if isinstance(self._error, HelpersUnavailableError | HelperError):
+        answer = self._call.finish(lambda: on_progress(*self._walked()))
+        if answer is None:
             return None
-        if self._error is not None:
-            raise self._error
-        return self._outcome
+        found: Discovery = pickle.loads(answer)  # noqa: S301 - our own process made it
+        return found
 
     def _walked(self) -> tuple[int, int]:
         with contextlib.suppress(OSError, struct.error):  # not there, or being written right now
@@ -94,8 +72,7 @@ class WalkAhead:
 
     def close(self) -> None:
         """End it, wherever it is; fine the second time."""
-        self._pool.close()
-        self._thread.join()
+        self._call.close()
 
 
 def walk_order(argument: bytes) -> bytes:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
 from pybak import problems
+from pybak.clusters import HELPERS
 from pybak.errors import Interrupted
 from pybak.options import RestoreOptions
 from pybak.paths import user_path
@@ -16,18 +19,25 @@ from pybak.problems import Problem, read_problems
 from pybak.read_run import ReadRun
 from pybak.report import PARTIAL, SUCCESS, RestoreCounts, RestoreReport
 from pybak.restore.finish import FoldersMade, close_up
+from pybak.restore.helping import MODULE
 from pybak.restore.outcome import Outcome
 from pybak.restore.plan import RestorePlan, Wish, plan_restore, prepare
+from pybak.restore.plan_ahead import PLAN, PlanOrder
 from pybak.restore.rehearse import rehearse
 from pybak.restore.snapshot import Share, whole
 from pybak.storage.opening import is_remote
 from pybak.volumes.find import VolumeSet
+from pybak.workers.ahead import CallAhead
+from pybak.workers.pool import HelpersUnavailableError, end_ready, make_ready
 
 # Seconds of one core, measured as those in `pybak.backup.costs`; the locked part can't be shared by
 # threads.
 _SECONDS_A_FILE = 90e-6
 _LOCKED_SECONDS_A_FILE = 60e-6
 _SECONDS_A_BYTE = 2.5e-9
+
+_WORTH_PLANNING_AHEAD = 8 << 20
+"""Bytes of archives; fewer are listed before a helper process has started."""
 
 
 class RestoreRun(ReadRun):
@@ -61,6 +71,7 @@ class RestoreRun(ReadRun):
         self.options = options
         self._folder.subfolder("progress")
         self._plan: RestorePlan | None = None
+        self._ahead: CallAhead | None = None
 
     @property
     def wish(self) -> Wish:
@@ -74,25 +85,74 @@ class RestoreRun(ReadRun):
             limits=self.limits,
         )
 
-    def plan(self, password: bytes | None = None) -> RestorePlan:
-        """Decide what goes where; write the batches."""
-        self._plan = plan_restore(
-            self.shares,
-            os.fsencode(self.target),
-            self.wish,
-            work_dir=self.staging,
-            tasks=self.tasks,
-            password=password,
-            should_stop=self.is_stopping,
+    def plan_ahead(self, password: bytes | None = None) -> bool:
+        """Begin to plan by a helper process; `plan` then waits for that.
+
+        False where there is too little to list, or no second core for it. Helpers that will unpack
+        are made ready behind it.
+        """
+        if self.workers == 1 or not self._is_here or self._size < _WORTH_PLANNING_AHEAD:
+            return False
+        order = PlanOrder(
+            self.shares, os.fsencode(self.target), self.wish, self.staging, self.tasks, password
         )
+        with contextlib.suppress(HelpersUnavailableError):
+            self._ahead = CallAhead(PLAN, pickle.dumps(order), then=self._planned)
+        return self._ahead is not None
+
+    def _planned(self) -> None:
+        if self.options.cluster in ("auto", HELPERS):
+            make_ready(self.workers, module=MODULE)
+
+    def plan(self, password: bytes | None = None) -> RestorePlan:
+        """Decide what goes where; write the batches.
+
+        What was begun by `plan_ahead` is taken over; the password must be the same.
+        """
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            with contextlib.closing(ahead):
+                answer = ahead.finish(self.check_cancelled)
+            if answer is not None:
+                self._plan = pickle.loads(answer)  # noqa: S301 - our own process made it
+        if self._plan is None:
+            self._plan = plan_restore(
+                self.shares,
+                os.fsencode(self.target),
+                self.wish,
+                work_dir=self.staging,
+                tasks=self.tasks,
+                password=password,
+                should_stop=self.is_stopping,
+            )
+        if self.cluster(self._plan) != HELPERS:
+            end_ready()
         return self._plan
+
+    @property
+    def _volumes(self) -> list[bytes]:
+        return [path for one in self.shares for path in one.volumes]
+
+    @property
+    def _is_here(self) -> bool:
+        """Whether all archives are files that helpers can read."""
+        return not any(map(is_remote, self._volumes))
+
+    @property
+    def _size(self) -> int:
+        """The bytes of the archives, as far as they can be seen."""
+        size = 0
+        for path in self._volumes:
+            with contextlib.suppress(OSError, ValueError):
+                size += os.stat(path).st_size
+        return size
 
     def cluster(self, plan: RestorePlan) -> str:
         """Give where the batches are done."""
         return self.choose_cluster(
             seconds=plan.files * _SECONDS_A_FILE + plan.size * _SECONDS_A_BYTE,
             locked_seconds=plan.files * _LOCKED_SECONDS_A_FILE,
-            helpers_fit=not any(is_remote(path) for one in self.shares for path in one.volumes),
+            helpers_fit=self._is_here,
         )
 
     def rehearse(self, password: bytes | None = None) -> RestoreReport:
@@ -155,6 +215,9 @@ class RestoreRun(ReadRun):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+        end_ready()
         try:
             if kind is not None and self._plan is not None:
                 close_up(self._plan)

@@ -117,7 +117,7 @@ def test_a_request_to_stop_ends_the_waiting(source: Path) -> None:
         run.request_cancel()
         with pytest.raises(Interrupted):
             run.discover()
-    assert not [one.name for one in threading.enumerate() if one.name == "walk-ahead"]
+    assert not [one.name for one in threading.enumerate() if one.name == "call-ahead"]
 
 
 def test_a_run_that_is_left_ends_its_helper(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_a_run_that_is_left_ends_its_helper(source: Path, monkeypatch: pytest.Mo
 
     def note(self: WalkAhead, *walk: Any) -> None:
         real(self, *walk)
-        made.append(self._pool)
+        made.append(self._call._pool)
 
     monkeypatch.setattr(WalkAhead, "__init__", note)
     with new_run(source) as run:
