@@ -28,7 +28,7 @@ from pybak.formats.listing import NO_OWNER, Listed, Listing, bounded_time
 from pybak.problems import DAMAGED, NO_MATCH, NOT_FOUND, UNSUPPORTED, Problem
 from pybak.restore.hard_links import FirstNames, Unusable
 from pybak.restore.items import Folder, Item
-from pybak.restore.names import UnsafeName, safe_name
+from pybak.restore.names import flaw_of, path_of
 from pybak.restore.owners import FindOwner
 from pybak.restore.select import Selector
 from pybak.restore.snapshot import Reference, Share
@@ -127,7 +127,7 @@ class _Picker:
         kind = listed.kind
         if self._names is not None and listed.name not in self._names:
             return
-        path = self._checked(listed)
+        path = self._checked(listed, self._first_names.path(number))
         if path is None:
             return
         if kind not in _RESTORED:
@@ -142,14 +142,15 @@ class _Picker:
             if kind == FILE:
                 self.taken.append(listed)
 
-    def _checked(self, listed: Listed) -> bytes | None:
-        """Give the path of a member; None if it is not wanted, or can't be had and that is told."""
+    def _checked(self, listed: Listed, path: bytes | None) -> bytes | None:
+        """Give the path of a member; None if it is not wanted, or can't be had and that is told.
+
+        `path` is what `path_of` makes of its name.
+        """
         name, kind = listed.name, listed.kind
-        try:
-            path = safe_name(name)
-        except UnsafeName as error:
+        if path is None:
             if self._takes_all or self._selector.wants(name, is_folder=kind == FOLDER):
-                self._refuse(name, kind, DAMAGED, f"refused: its name {error}")
+                self._refuse(name, kind, DAMAGED, f"refused: its name {flaw_of(name)}")
             return None
         if not path:
             if kind != FOLDER:
@@ -181,7 +182,7 @@ class _Picker:
                 self.taken.append(listed)
 
     def _add_reference(self, listed: Listed) -> None:
-        path = self._checked(listed)
+        path = self._checked(listed, path_of(listed.name))
         if path is None:
             return
         if listed.kind != FILE:

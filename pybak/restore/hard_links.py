@@ -22,7 +22,7 @@ from pybak.folders import Folders
 from pybak.formats.listing import Listed
 from pybak.problems import DAMAGED
 from pybak.restore.items import Item
-from pybak.restore.names import UnsafeName, safe_name
+from pybak.restore.names import UnsafeName, path_of, safe_name
 
 SUFFIX: Final = ".linked"
 """What the files end in, beside the batches, that name the files that links may stand for."""
@@ -45,20 +45,26 @@ class FirstNames:
 
     def __init__(self, members: Sequence[Listed]) -> None:
         self._members = members
+        self._paths: list[bytes | None] = []
         self._last: dict[bytes, int] = {}
         self._earlier: dict[bytes, list[int]] = {}
         self._found: dict[int, int | Unusable] = {}
-        if not any(listed.kind == HARD_LINK for listed in members):
+        links = [listed.link for listed in members if listed.kind == HARD_LINK]
+        if not links:
             return
-        for number, listed in enumerate(members):
-            try:
-                path = safe_name(listed.name)
-            except UnsafeName:
+        wanted = {path_of(link or b"") for link in links}
+        self._paths = [path_of(listed.name) for listed in members]
+        for number, path in enumerate(self._paths):
+            if path is None or path not in wanted:
                 continue
             before = self._last.get(path)
             if before is not None:
                 self._earlier.setdefault(path, []).append(before)
             self._last[path] = number
+
+    def path(self, number: int) -> bytes | None:
+        """Give the path of the `number`th member, as `path_of`."""
+        return self._paths[number] if self._paths else path_of(self._members[number].name)
 
     def find(self, number: int) -> tuple[bytes, Listed, bool]:
         """Give the path and the member that the hard link, the `number`th member, stands for.

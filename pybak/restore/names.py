@@ -42,6 +42,23 @@ def safe_name(name: bytes) -> bytes:
     return b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))
 
 
+def path_of(name: bytes) -> bytes | None:
+    """Give what `safe_name` does, and None where that raises."""
+    try:
+        return safe_name(name)
+    except UnsafeName:
+        return None
+
+
+def flaw_of(name: bytes) -> str | None:
+    """Say why `path_of` gives None, if it does."""
+    try:
+        safe_name(name)
+    except UnsafeName as error:
+        return str(error)
+    return None
+
+
 def _check_size(name: bytes) -> None:
     if len(name) > _MAX_LENGTH:
         raise UnsafeName(f"is longer than {_MAX_LENGTH} bytes")
