@@ -157,7 +157,7 @@ def test_lines_longer_than_a_block_are_put_together() -> None:
         (b"text", "cut short"),
         (gzip.compress(b"[]\n", mtime=0), "no header line"),
         (gzip.compress(b'{"pybak_manifest": "x"}\n', mtime=0), "no header line"),
-        (gzip.compress(b'{"pybak_manifest":1,"sources":5}\n', mtime=0), "a header line that is none"),
+        (gzip.compress(b'{"pybak_manifest":1,"sources":5}\n', mtime=0), "header line that is none"),
         (gzip.compress(b'{"pybak_manifest": 4}\n', mtime=0), "version 4, this PyBak reads up to 3"),
         (gzip.compress(b"[" * 100_000, mtime=0), "cut short"),
         (gzip.compress(b"[" * 100_000 + b"\n", mtime=0), "no header line"),
