@@ -39,6 +39,9 @@ _SECONDS_A_BYTE = 2.5e-9
 _WORTH_PLANNING_AHEAD = 8 << 20
 """Bytes of archives; fewer are listed before a helper process has started."""
 
+_MOST_NAMES = 500_000
+"""Names of members that a helper is told; each is a few hundred bytes of memory on the way."""
+
 
 class RestoreRun(ReadRun):
     """A restore and its work folder; a context manager that removes the latter.
@@ -88,10 +91,12 @@ class RestoreRun(ReadRun):
     def plan_ahead(self, password: bytes | None = None) -> bool:
         """Begin to plan by a helper process; `plan` then waits for that.
 
-        False where there is too little to list, or no second core for it. Helpers that will unpack
-        are made ready behind it.
+        False where there is too little to list or too much to hand over, or no second core for it.
+        Helpers that will unpack are made ready behind it.
         """
         if self.workers == 1 or not self._is_here or self._size < _WORTH_PLANNING_AHEAD:
+            return False
+        if sum(len(share.names or ()) for share in self.shares) > _MOST_NAMES:
             return False
         order = PlanOrder(
             self.shares, os.fsencode(self.target), self.wish, self.staging, self.tasks, password

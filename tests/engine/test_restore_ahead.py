@@ -101,6 +101,21 @@ def test_little_is_not_planned_ahead(
         assert not run.plan_ahead()
 
 
+def test_too_many_names_are_not_handed_over(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = Recorded(catalog_url(), source.parent / "kept")
+    recorded.back_up(source)
+    asked = ask("latest", job="docs", at=None, catalog_url=catalog_url())
+    shares = asked.shares(catalog_url())
+    names = sum(len(share.names or ()) for share in shares)
+    assert names == 24
+    for most, expected in ((names, True), (names - 1, False)):
+        monkeypatch.setattr(run_module, "_MOST_NAMES", most)
+        with RestoreRun(shares, str(target), RestoreOptions(workers=2)) as run:
+            assert run.plan_ahead() is expected
+
+
 def _without_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_CODE", "raise SystemExit(1)")
 
