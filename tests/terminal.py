@@ -69,7 +69,10 @@ class Terminal:
     def _read(self, deadline: float) -> bool:
         """Take what comes next; False at the end and when time is up."""
         left = max(deadline - time.monotonic(), 0)
-        if not select.select([self._ours], [], [], left)[0]:
+        # Not `select`, which knows no descriptor above 1023.
+        ready = select.poll()
+        ready.register(self._ours, select.POLLIN)
+        if not ready.poll(left * 1000):
             return False
         try:
             data = os.read(self._ours, 65536)
