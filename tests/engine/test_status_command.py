@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,15 @@ Catalog = Callable[..., Written]
 
 
 @pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
     """A catalog that commands use, whose NOW is now."""
     monkeypatch.setattr(overviews, "NOW", datetime.now(UTC))
     url = f"sqlite:///{tmp_path}/catalog.db"
     monkeypatch.setenv("PYBAK_CATALOG_URL", url)
     monkeypatch.setattr("pybak.overview.schedules.schedules_within", lambda *_: {})
-    return Written(url)
+    made = Written(url)
+    yield made
+    made.catalog.close()
 
 
 def fill(written: Written) -> None:
