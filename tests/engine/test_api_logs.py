@@ -68,6 +68,8 @@ class TestLogs:
                     service.runs.at_work = [
                         StartedRun(flow_run_id=FLOW_RUN, kind="backup", state="completed")
                     ]
+                if len(self.asked) == 6:
+                    self.messages.append("sent late")
                 return super().lines(**asked)
 
         service.app.state.context.logs = Growing("first")
@@ -75,7 +77,9 @@ class TestLogs:
         assert answer.headers["content-type"].startswith("text/event-stream")
         events = [one for one in answer.text.split("\n\n") if one.startswith("event: ")]
         data = [json.loads(one.split("data: ", 1)[1]) for one in events]
-        assert [one.get("message") for one in data] == ["first", "late\nin two lines", None]
+        assert [one.get("message") for one in data] == [
+            "first", "late\nin two lines", "sent late", None,
+        ]  # fmt: skip
         assert events[-1].startswith("event: end")
         assert "id: 1" in events[0]
         assert service.app.state.context.streams == 0

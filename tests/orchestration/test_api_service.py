@@ -137,11 +137,11 @@ def test_a_backup_that_is_asked_for_over_http_can_be_followed_and_a_file_taken_f
             return api.get("/logs", params={"run": run, "limit": 500}).json()["items"]
 
         wait_for(lines, told="the log")
+        streamed = api.get("/logs/stream", params={"run": run_id}).text
         everything = lines()
         first = api.get("/logs", params={"run": run, "limit": 2}).json()
         rest = api.get("/logs", params={"run": run, "limit": 500, "cursor": first["next"]}).json()
         assert [*first["items"], *rest["items"]] == everything
-        streamed = api.get("/logs/stream", params={"run": run_id}).text
         assert streamed.count("event: log") == len(everything)
         assert streamed.rstrip().endswith("event: end\ndata: {}")
         assert api.get("/logs", params={"text": "no line says this"}).json()["items"] == []

@@ -28,6 +28,9 @@ _PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _BEAT_SECONDS: Final = 15.0
 _MOST_SECONDS: Final = 3600.0
+_QUIET_READINGS: Final = 3
+"""So many empty readings end a run that is over: its last lines come up to two seconds later,
+which is how long Prefect gathers lines before it sends them."""
 _BUSY_SECONDS: Final = 10.0
 
 Run = Annotated[
@@ -150,7 +153,7 @@ async def _events(
     context.streams += 1
     flow_run: str | None = asked["flow_run_id"]
     ends_at = min(time.time() + _MOST_SECONDS, expires_at or float("inf"))
-    pause, beat_at, was_over = _PAUSE_SECONDS, time.monotonic() + _BEAT_SECONDS, False
+    pause, beat_at, quiet = _PAUSE_SECONDS, time.monotonic() + _BEAT_SECONDS, 0
     is_read = False
     try:
         page = await _lines(context, **asked, cursor=cursor, limit=_LINES)
@@ -163,11 +166,11 @@ async def _events(
             if page.items:
                 pause = _PAUSE_SECONDS
             if page.complete:
-                # Lines come a moment after the end of their run.
-                if was_over and not page.items:
+                is_over = await _is_over(context, flow_run)
+                quiet = quiet + 1 if is_over and not page.items else 0
+                if quiet == _QUIET_READINGS:
                     yield b"event: end\ndata: {}\n\n"
                     return
-                was_over = await _is_over(context, flow_run)
                 if time.time() >= ends_at:
                     return
                 if time.monotonic() >= beat_at:
