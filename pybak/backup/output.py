@@ -7,7 +7,6 @@ after which, so that its volumes are written side by side, in one pass (`pybak.v
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from bisect import bisect_right
@@ -18,10 +17,10 @@ from typing import Final, Protocol
 
 import msgspec
 
+from pybak.direct import DirectBuffer, DirectFile
 from pybak.formats.deflate import crc32
 from pybak.formats.manifest import VOLUME_START
 from pybak.volumes.model import VolumePart
-from pybak.writing import write_all, write_all_at
 
 _COPY_BYTES: Final = 64 << 20
 _SYNC_BYTES: Final = 256 << 20
@@ -117,9 +116,10 @@ class ArchiveFile(_Lasting):
         self.size = 0
         self.parts: list[VolumePart] = []
         self._stop_if_asked = stop_if_asked
-        self._unsynced = 0
+        self._synced = 0
         self._rooms: dict[int, int] = {}
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._file = DirectFile(self._fd, DirectBuffer())
 
     def append(self, data: bytes) -> None:
         """Write bytes."""
@@ -128,18 +128,18 @@ class ArchiveFile(_Lasting):
             self.parts.append(_part(data))
 
     def _write(self, data: bytes) -> None:
-        self._grown(write_all(self._fd, data))
+        self._file.append(data)
+        self._grown(len(data))
 
     def _grown(self, size: int) -> None:
         self.size += size
-        self._unsynced += size
-        if self._unsynced >= _SYNC_BYTES:
+        if self._file.cached - self._synced >= _SYNC_BYTES:
             # Writing back on the way spares a long wait at the end.
             os.fdatasync(self._fd) if hasattr(os, "fdatasync") else os.fsync(self._fd)
-            self._unsynced = 0
+            self._synced = self._file.cached
 
     def append_file(self, path: Path, size: int, sha256: str) -> None:
-        """Copy a file, in the kernel where it can, and delete it."""
+        """Copy a file, and delete it."""
         with path.open("rb") as segment:
             found = os.fstat(segment.fileno()).st_size
             if found != size:
@@ -147,7 +147,7 @@ class ArchiveFile(_Lasting):
             left = size
             while left:
                 self._stop_if_asked()
-                done = _copy_range(segment.fileno(), self._fd, min(left, _COPY_BYTES))
+                done = self._file.append_from(segment.fileno(), min(left, _COPY_BYTES))
                 if not done:
                     raise OSError(f"a segment of {size} bytes ends {left} bytes early")
                 left -= done
@@ -177,7 +177,7 @@ class ArchiveFile(_Lasting):
     def fill(self, room: int, data: bytes) -> None:
         """Write over the zeros."""
         assert self.parts[room].size == len(data)
-        write_all_at(self._fd, data, self._rooms.pop(room))
+        self._file.write_at(data, self._rooms.pop(room))
         self.parts[room] = _part(data)
 
     def mark(self) -> Place:
@@ -186,8 +186,7 @@ class ArchiveFile(_Lasting):
 
     def go_back(self, place: Place) -> None:
         """Cut the file."""
-        os.ftruncate(self._fd, place.size)
-        os.lseek(self._fd, place.size, os.SEEK_SET)
+        self._file.truncate(place.size)
         self.size = place.size
         del self.parts[place.count :]
 
@@ -197,10 +196,7 @@ class ArchiveFile(_Lasting):
 
     def finish(self) -> None:
         """Bring it all to the disk."""
-        self.sync()
-
-    def sync(self) -> None:
-        """Bring it all to the disk."""
+        self._file.finish()
         os.fsync(self._fd)
 
     def close(self) -> None:
@@ -312,12 +308,3 @@ class ArchiveLayout(_Lasting):
 
 def _part(data: bytes) -> VolumePart:
     return VolumePart(size=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-
-def _copy_range(source: int, target: int, length: int) -> int:
-    """Copy up to `length` bytes from position to position; give how many."""
-    if hasattr(os, "copy_file_range"):
-        with contextlib.suppress(OSError):  # other file system, or a kernel that can't
-            if done := os.copy_file_range(source, target, length):
-                return done
-    return write_all(target, os.read(source, min(length, 1 << 20)))

@@ -1,8 +1,8 @@
 """Copy the content of one open file to another, by whatever is quickest here, and compare them.
 
-A file system that shares blocks is asked to (`FICLONE`), else to copy by itself
-(copy_file_range(2)), else the kernel does (sendfile(2)), else bytes go through this process. Holes
-stay holes.
+A file system that shares blocks is asked to (`FICLONE`). Else large files go past the page cache
+(`pybak.direct`); others the file system is asked to copy by itself (copy_file_range(2)), else the
+kernel does (sendfile(2)), else bytes go through this process. Holes stay holes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from pybak.backup.read_source import read_range
+from pybak.backup.read_source import filling, read_range
+from pybak.direct import BLOCK, BUFFER_BYTES, WORTH_BYTES, DirectBuffer
 from pybak.errors import SourceError
 from pybak.formats.sparse import Run, data_runs, may_have_holes
 from pybak.problems import DAMAGED
@@ -29,6 +30,7 @@ _SMALL: Final = 128 << 10
 _PIECE: Final = 16 << 20
 _BUFFER: Final = 1 << 20
 _pread = os.pread
+_fill = filling()
 _CLONE: Final = 0x40049409  # FICLONE of linux/fs.h
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
@@ -43,6 +45,7 @@ class Copying:
         self._can_clone = hasattr(os, "copy_file_range") and fcntl is not None
         self._can_range = hasattr(os, "copy_file_range")
         self._can_send = True
+        self._direct = DirectBuffer()
 
     def copy(self, source: int, target: int, status: os.stat_result, ask: Ask) -> bool:
         """Copy the first `st_size` bytes into an empty file; whether there were that many.
@@ -64,7 +67,23 @@ class Copying:
         if self._can_clone and self._clone(source, target):
             ask(size)
             return True
-        return self._copy_range(source, target, 0, size, ask)
+        done = self._copy_directly(source, target, size, ask) if size >= WORTH_BYTES else 0
+        return self._copy_range(source, target, done, size - done, ask)
+
+    def _copy_directly(self, source: int, target: int, size: int, ask: Ask) -> int:
+        """Copy from the start as long as that is worth it; give how many bytes."""
+        at = 0
+        while at < size and self._direct.is_worth_it:
+            wanted = min(BUFFER_BYTES, size - at)
+            got = _fill(source, self._direct.view[:wanted], at)
+            self._direct.write(target, got, at)
+            at += got
+            ask(got)
+            if got < wanted:
+                break
+        if at % BLOCK:
+            os.ftruncate(target, at)  # the last block was written whole
+        return at
 
     def _clone(self, source: int, target: int) -> bool:
         try:

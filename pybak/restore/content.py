@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from pybak.direct import WORTH_BYTES, DirectBuffer, DirectFile
 from pybak.errors import ArchiveError
 from pybak.restore.items import Item
 from pybak.writing import write_all, write_all_at
@@ -25,11 +26,16 @@ class Sink(Protocol):
         """Give the file its size."""
 
 
-def sink_for(item: Item, fd: int, subject: str) -> Sink:
-    """Give what writes the content of `item` into the empty file `fd`; errors name `subject`."""
+def sink_for(item: Item, fd: int, subject: str, buffer: DirectBuffer) -> Sink:
+    """Give what writes the content of `item` into the empty file `fd`; errors name `subject`.
+
+    Until it is closed the buffer is its own.
+    """
     if item.data_map is not None:
         return _Mapped(fd, item.data_map, item.member.size, subject)
-    return _Sparse(fd) if item.is_sparse else _Plain(fd)
+    if item.is_sparse:
+        return _Sparse(fd)
+    return _Large(fd, buffer) if item.member.size >= WORTH_BYTES else _Plain(fd)
 
 
 class _Plain:
@@ -41,6 +47,17 @@ class _Plain:
 
     def close(self) -> None:
         pass
+
+
+class _Large:
+    def __init__(self, fd: int, buffer: DirectBuffer) -> None:
+        self._file = DirectFile(fd, buffer)
+
+    def write(self, data: bytes) -> None:
+        self._file.append(data)
+
+    def close(self) -> None:
+        self._file.finish()
 
 
 class _Mapped:

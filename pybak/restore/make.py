@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from pybak.direct import DirectBuffer
 from pybak.display import printable
 from pybak.entries import BLOCK_DEVICE, CHAR_DEVICE, FIFO, KIND_NAMES, LINK
 from pybak.errors import ArchiveError, reason
@@ -45,6 +46,7 @@ class Maker:
         self._own = own
         self._temporary = own.temporary
         self._account = account
+        self._buffer = DirectBuffer()
         self._linker: Linker | None = None
         self._known_attributes: dict[bytes, dict[bytes, bytes]] | None = None
 
@@ -146,7 +148,7 @@ class Maker:
     def _stream(self, item: Item, fd: int, data: bytes | None) -> None:
         """Write content piece by piece, or `data`, which was checked already."""
         subject = f"{self._archive.label}: member {printable(item.member.name)}"
-        sink = sink_for(item, fd, subject)
+        sink = sink_for(item, fd, subject, self._buffer)
         content = ContentCheck(item)
         chunks = self._archive.chunks(item.member, item.limit) if data is None else [data]
         for chunk in chunks:

@@ -261,7 +261,7 @@ class _Consolidation:
     ) -> list[FinishedVolume]:
         """Give the files of the archive, on the disk, under temporary names."""
         if isinstance(output, ArchiveFile):
-            output.sync()
+            output.finish()
             path = os.fsencode(output.path)
             return [FinishedVolume(path, "", output.size, {}, tuple(output.parts))]
         if shape.wrapped and self._password is not None:

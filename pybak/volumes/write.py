@@ -19,6 +19,7 @@ import msgspec
 from pybak import staging
 from pybak.backup.check_password import check_password
 from pybak.backup.output import Extent
+from pybak.direct import DirectBuffer, DirectFile
 from pybak.errors import Interrupted, PlanError, StorageError
 from pybak.formats.wrapper import largest_inner_size, wrap
 from pybak.volumes.model import VolumePart
@@ -159,12 +160,12 @@ def write_volumes(
     needed if they are wrapped, and must be the run's; `threads` encrypt each. Raises PlanError if
     it is not, StorageError, and Interrupted once a cancel was requested.
     """
-    done = 0
+    done, buffer = 0, DirectBuffer()
     for number in numbers:
         record = _done_path(folder, number)
         if not record.exists():
             try:
-                volume = _write(folder, number, target, password, kinds, threads, advance)
+                volume = _write(folder, number, target, password, kinds, threads, advance, buffer)
                 if not staging.write_once(record, msgspec.msgpack.encode(volume)):
                     # Encrypted twice it is not the same: the digests are the other one's.
                     volume.path.unlink()
@@ -198,6 +199,7 @@ def _write(
     kinds: Sequence[str],
     threads: int,
     advance: Advance,
+    buffer: DirectBuffer,
 ) -> FinishedVolume:
     plan = msgspec.msgpack.decode(_plan_path(folder, number).read_bytes(), type=VolumePlan)
     path = target / f"volume-{number:07d}.{os.urandom(8).hex()}"
@@ -205,15 +207,15 @@ def _write(
     size = 0
     try:
         with open(path, "xb", buffering=0, opener=_private) as out:
+            file = DirectFile(out.fileno(), buffer)
             for block in _blocks(folder, plan, password, threads):
                 _stop_if_asked(folder)
                 for digest in digests.values():
                     digest.update(block)
-                view = memoryview(block)
-                while view:
-                    view = view[out.write(view) or 0 :]
+                file.append(block)
                 size += len(block)
                 advance(0, len(block))
+            file.finish()
             os.fsync(out.fileno())
     except BaseException:
         path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pybak import direct
 from pybak.backup import output as output_module
 from pybak.backup.output import ArchiveFile, ArchiveLayout, Extent
 
@@ -75,6 +76,7 @@ def test_all_ways_to_lay_bytes_down_come_in_order(make: Maker, tmp_path: Path) -
     assert out.append_stream([]) == 0
     out.append(b"x" * 100_000)
     out.fill(room, b"room ")
+    out.finish()
     out.close()
     out.close()
     assert content(out) == b"start segment room a stream " + b"x" * 100_000
@@ -96,6 +98,7 @@ def test_going_back_drops_what_came_since(make: Maker, tmp_path: Path) -> None:
     room = out.reserve(3)
     out.append(b" again")
     out.fill(room, b"and")
+    out.finish()
     out.close()
     assert content(out) == b"kept and again"
     assert [path for path in tmp_path.iterdir() if path.name.startswith("segment.")] == []
@@ -149,6 +152,7 @@ def test_a_file_and_a_layout_tell_the_same_bytes(
             wanted += data
         for room, data in rooms:
             out.fill(room, data)
+        out.finish()
         out.close()
         assert content(out) == wanted
 
@@ -228,11 +232,12 @@ def test_where_the_kernel_does_not_copy_this_does(
 ) -> None:
     """Some file systems answer with an error, some with nothing at all."""
 
-    def refuse(*_: object) -> int:
+    def refuse(*_: object, **__: object) -> int:
         if isinstance(answer, OSError):
             raise answer
         return answer
 
+    monkeypatch.setattr(direct, "_DIRECT", 0)
     monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
     out = ArchiveFile(tmp_path / "archive", never)
     out.append_file(*segment(tmp_path, b"z" * 3_000_000))
@@ -240,10 +245,11 @@ def test_where_the_kernel_does_not_copy_this_does(
     assert content(out) == b"z" * 3_000_000
 
 
-def test_a_large_archive_is_synced_on_the_way(
+def test_what_the_page_cache_holds_of_a_large_archive_is_synced_on_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
+    monkeypatch.setattr(direct, "_DIRECT", 0)
     monkeypatch.setattr(output_module, "_SYNC_BYTES", 1000)
     monkeypatch.setattr(os, "fdatasync", synced.append, raising=False)
     out = ArchiveFile(tmp_path / "archive", never)
