@@ -6,10 +6,10 @@ The flow that the command runs takes such a run over; every other flow run begin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pybak.errors import PyBakError
 from pybak.home import catalog_url
@@ -48,9 +48,43 @@ class BegunRestore(NamedTuple):
     held: ExitStack
 
 
+_Begun = TypeVar("_Begun", BegunBackup, BegunRestore)
+
+
+class _Offer(Generic[_Begun]):
+    """What a command has begun, until the flow with the same parameters takes it."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Mapping[str, Any], _Begun] | None = None
+
+    @contextmanager
+    def made(
+        self, parameters: Mapping[str, Any], begin: Callable[[ExitStack], _Begun | None]
+    ) -> Iterator[None]:
+        """Begin, and let go of it in the end; what is begun is held by the stack."""
+        with ExitStack() as stack:
+            begun = begin(stack)
+            self._known = None if begun is None else (parameters, begun)
+            try:
+                yield
+            finally:
+                self._known = None
+
+    def taken(self, parameters: Mapping[str, Any]) -> _Begun | None:
+        """Give it, once; let go of it if it is another."""
+        known, self._known = self._known, None
+        if known is None:
+            return None
+        wanted, begun = known
+        if wanted != parameters:
+            begun.held.close()  # whoever asks wants what it holds
+            return None
+        return begun
+
+
 _mirror: MirrorRun | None = None
-_restore: tuple[Mapping[str, Any], BegunRestore] | None = None
-_backup: tuple[Mapping[str, Any], BegunBackup] | None = None
+_restore: _Offer[BegunRestore] = _Offer()
+_backup: _Offer[BegunBackup] = _Offer()
 
 
 @contextmanager
@@ -91,17 +125,11 @@ def backup_begun(parameters: Mapping[str, Any]) -> Iterator[None]:
     blocks are needed, which Prefect has. What is wrong with the parameters is left for the flow to
     tell.
     """
-    global _backup
-    with ExitStack() as stack:
-        begun = _begin(stack, parameters)
-        _backup = (parameters, begun) if begun is not None else None
-        try:
-            yield
-        finally:
-            _backup = None
+    with _backup.made(parameters, lambda stack: _begin_backup(stack, parameters)):
+        yield
 
 
-def _begin(stack: ExitStack, parameters: Mapping[str, Any]) -> BegunBackup | None:
+def _begin_backup(stack: ExitStack, parameters: Mapping[str, Any]) -> BegunBackup | None:
     options: BackupOptions = parameters["options"]
     places = (parameters["to"], parameters["output"], *options.also_to)
     if (
@@ -143,15 +171,7 @@ def _begin(stack: ExitStack, parameters: Mapping[str, Any]) -> BegunBackup | Non
 
 def begun_backup(**parameters: Any) -> BegunBackup | None:
     """Give the backup that has begun, if it is the one with these parameters of the flow."""
-    global _backup
-    known, _backup = _backup, None
-    if known is None:
-        return None
-    wanted, begun = known
-    if dict(wanted) != parameters:
-        begun.held.close()  # whoever asks wants the lock
-        return None
-    return begun
+    return _backup.taken(parameters)
 
 
 @contextmanager
@@ -164,14 +184,10 @@ def restore_begun(
     a catalog on a server, which would be waited for, nor where the password is in a block. What is
     wrong is left for the flow to tell.
     """
-    global _restore
-    with ExitStack() as stack:
-        begun = _begin_restore(stack, parameters, asked, password)
-        _restore = (parameters, begun) if begun is not None else None
-        try:
-            yield
-        finally:
-            _restore = None
+    with _restore.made(
+        parameters, lambda stack: _begin_restore(stack, parameters, asked, password)
+    ):
+        yield
 
 
 def _begin_restore(
@@ -197,13 +213,7 @@ def _begin_restore(
 
 def begun_restore(**parameters: Any) -> BegunRestore | None:
     """Give the restore that has begun, if it is the one with these parameters of the flow."""
-    global _restore
-    known, _restore = _restore, None
-    if known is None:
-        return None
-    wanted, begun = known
-    if dict(wanted) != parameters:
-        begun.held.close()
-        return None
-    begun.run.started_at = datetime.now(UTC)
+    begun = _restore.taken(parameters)
+    if begun is not None:
+        begun.run.started_at = datetime.now(UTC)
     return begun
