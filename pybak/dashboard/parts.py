@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from dash import dcc, html
 from dash.development.base_component import Component
@@ -17,6 +17,8 @@ from pybak.dashboard.world import World
 from pybak.errors import PyBakError
 
 _PLOTLY: Any = {"displayModeBar": False, "responsive": True, "scrollZoom": False}
+MOST_TYPED: Final = 500
+"""How many characters a search may have."""
 Shown = Any
 """What Dash takes as children."""
 
@@ -200,4 +202,25 @@ def picker(label: str, chosen: str, choices: Iterable[tuple[str, str, bool]]) ->
             html.Ul(items),
         ],
         className="picker", key=f"{label}-{chosen}",
+    )  # fmt: skip
+
+
+def search(
+    ident: str, label: str, placeholder: str, *, text: str = "", kind: str = ""
+) -> Component:
+    """Give a field that is searched by as one types: the store `<ident>-typed` has what it holds.
+
+    Not the field's own value: Dash sets a field to what it last told, which drops or mixes up
+    letters that were typed meanwhile. `dashboard.js` fills the store.
+    """
+    return html.Div(
+        [
+            html.Label(label, htmlFor=ident),
+            dcc.Input(
+                id=ident, type="search", value=text, debounce=True, className=f"input {kind}",
+                placeholder=placeholder, autoComplete="off", maxLength=MOST_TYPED,
+            ),
+            dcc.Store(id=f"{ident}-typed", data=text),
+        ],
+        className="field search",
     )  # fmt: skip

@@ -32,16 +32,7 @@ def section() -> Component:
         "Log",
         html.Div(
             [
-                html.Div(
-                    [
-                        html.Label("Search the log", htmlFor="log-text"),
-                        dcc.Input(
-                            id="log-text", type="search", debounce=0.4, className="input",
-                            placeholder="Text in a line",
-                        ),
-                    ],
-                    className="field",
-                ),
+                parts.search("log-text", "Search the log", "Text in a line"),
                 html.Fieldset(
                     [
                         html.Legend("Lines"),
@@ -71,7 +62,7 @@ def register(app: Dash, world: World) -> None:
         Output("log-lines", "children"), Output("log-state", "data"),
         Output("log-said", "children"), Output("log-more", "className"),
         Input("run-looked", "data"), Input("log-more", "n_clicks"),
-        Input("log-level", "value"), Input("log-text", "value"),
+        Input("log-level", "value"), Input("log-text-typed", "data"),
         State("log-state", "data"), State("run-id", "data"),
     )  # fmt: skip
     def _read(

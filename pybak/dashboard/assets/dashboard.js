@@ -123,6 +123,16 @@
     childList: true, subtree: true, attributes: true, attributeFilter: ['role', 'aria-selected'],
   });
 
+  // What is typed into a search is told after a pause; see `search` in parts.py.
+  const pauses = new Map();
+  document.addEventListener('input', (event) => {
+    const field = event.target;
+    if (field.type !== 'search' || !field.id) return;
+    clearTimeout(pauses.get(field.id));
+    pauses.set(field.id, setTimeout(() => {
+      if (field.isConnected) window.dash_clientside.set_props(`${field.id}-typed`, { data: field.value });
+    }, 250));
+  });
   // "/" goes to the search, as in many places.
   document.addEventListener('keydown', (event) => {
     const tag = event.target.tagName;

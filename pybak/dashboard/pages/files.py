@@ -22,7 +22,6 @@ _LEAST: Final = 2
 """How many characters a search needs."""
 _PATIENCE_SECONDS: Final = 1.0
 _MOMENTS: Final = 100
-_MOST_TEXT: Final = 500
 
 
 def page(world: World, query: Mapping[str, str]) -> tuple[Component, str]:
@@ -36,24 +35,16 @@ def page(world: World, query: Mapping[str, str]) -> tuple[Component, str]:
             ]
         ), "Files"
     job = query.get("job") or (jobs[0] if len(jobs) == 1 else None)
-    text = query.get("q", "")[:_MOST_TEXT]
+    text = query.get("q", "")[: parts.MOST_TYPED]
     if job is None:
         browsing: Any = _choose(world, jobs)
         pickers: list[Any] = [_jobs(jobs, None)]
     else:
         browsing = _folder(world, job, query)
         pickers = [_jobs(jobs, job), _moments(world, job, query)]
-    search = html.Div(
-        [
-            html.Label("Find a file", htmlFor="files-q"),
-            dcc.Input(
-                id="files-q", type="search", value=text, debounce=0.2, className="input large",
-                placeholder="A part of its name, or *.pdf", autoComplete="off",
-                maxLength=_MOST_TEXT,
-            ),
-        ],
-        className="field search",
-    )  # fmt: skip
+    search = parts.search(
+        "files-q", "Find a file", "A part of its name, or *.pdf", text=text, kind="large"
+    )
     return html.Div(
         [
             parts.heading("Files"),
@@ -71,12 +62,12 @@ def register(app: Dash, world: World) -> None:
     """Search as one types; the address keeps what was searched for."""
     app.clientside_callback(
         ClientsideFunction("pybak", "keepSearch"),
-        Output("files-kept", "data"), Input("files-q", "value"), prevent_initial_call=True,
+        Output("files-kept", "data"), Input("files-q-typed", "data"), prevent_initial_call=True,
     )  # fmt: skip
 
     @app.callback(
         Output("files-found", "children"), Output("files-tree", "className"),
-        Input("files-q", "value"), State("files-where", "data"),
+        Input("files-q-typed", "data"), State("files-where", "data"),
     )  # fmt: skip
     def _search(text: str | None, where: Mapping[str, Any]) -> tuple[Any, str]:
         wanted = (text or "").strip()
@@ -91,7 +82,7 @@ def register(app: Dash, world: World) -> None:
         Output({"more": "found", "after": MATCH}, "children"),
         Input({"more": "button", "after": MATCH}, "n_clicks"),
         State({"more": "cursor", "after": MATCH}, "data"),
-        State("files-q", "value"), State("files-where", "data"), prevent_initial_call=True,
+        State("files-q-typed", "data"), State("files-where", "data"), prevent_initial_call=True,
     )  # fmt: skip
     def _more(clicks: int | None, cursor: str, text: str, where: Mapping[str, Any]) -> Any:
         if not clicks:
