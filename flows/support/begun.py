@@ -162,7 +162,7 @@ def _begin_backup(stack: ExitStack, parameters: Mapping[str, Any]) -> BegunBacku
                     password=from_environment(os.environ),
                 )
             )
-            if not run.discover_ahead():
+            if not run.begin_ahead():
                 return None
         except PyBakError:
             return None

@@ -1,4 +1,8 @@
-"""A walk over the sources that goes on in a helper process while the command imports Prefect."""
+"""What of a backup a helper process does while the command imports Prefect: walk, and plan.
+
+It plans where all that is found will be saved, as for a full backup, and the run takes the plan if
+it turns out to want just that.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,48 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pybak.backup.discover import Discovery, discover
+from pybak.backup.filter import Filtered, filter_entries
+from pybak.backup.plan import BackupPlan, PlanOrder, plan_backup
 from pybak.backup.rules import Rules
 from pybak.entries import Root
-from pybak.errors import Interrupted
+from pybak.errors import Interrupted, PyBakError
 from pybak.staging import is_cancelled
 from pybak.workers.ahead import CallAhead
 
 _FUNCTION: Final = f"{__name__}:walk_order"
 _TELL_EVERY: Final = 0.1
 _COUNTS: Final = struct.Struct("<QQ")
+
+
+@dataclass(frozen=True)
+class Sieve:
+    """What `filter_entries` is to do with, but for what was found."""
+
+    roots: tuple[Root, ...]
+    rules: Rules
+    out: Path
+    problems: Path
+    unsupported: frozenset[str]
+    format_name: str
+
+    def filter(self, found: Discovery) -> Filtered:
+        """Keep what the rules keep and the format can hold."""
+        return filter_entries(
+            found, self.roots, self.rules, self.out, self.problems,
+            unsupported=self.unsupported, format_name=self.format_name,
+        )  # fmt: skip
+
+
+class Made(NamedTuple):
+    """What a helper made ahead: what it found, and what of it would be kept, and the plan."""
+
+    found: Discovery
+    kept: Filtered | None = None
+    order: PlanOrder | None = None
+    plan: BackupPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +67,10 @@ class Walk:
     staging: Path
     found: Path
     problems: Path
+    sieve: Sieve | None = None
+    """With one, what is found is filtered and planned, too."""
+    order: PlanOrder | None = None
+    """Of this plan; `kept` and `total_bytes` are known only after the walk."""
 
     @property
     def counts(self) -> Path:
@@ -43,26 +81,25 @@ class Walk:
 class WalkAhead:
     """A walk by one helper process, from now on until `finish` or `close`."""
 
-    def __init__(self, walk: Walk, then: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, walk: Walk, then: Callable[[Made], object] = lambda _: None) -> None:
         """Begin it. Raises HelpersUnavailableError if no helper can be started.
 
-        `then` is called, in another thread, when the walk has come to its end.
+        `then` is called, in another thread, when it has come to its end.
         """
         self._walk = walk
         self._seen = 0, 0
-        self._call = CallAhead(_FUNCTION, pickle.dumps(walk), then=then)
+        self._call = CallAhead(
+            _FUNCTION, pickle.dumps(walk), then=lambda answer: then(_made(answer))
+        )
 
-    def finish(self, on_progress: Callable[[int, int], object]) -> Discovery | None:
-        """Wait for it; give what it found, or None where the helper could not do it.
+    def finish(self, on_progress: Callable[[int, int], object]) -> Made | None:
+        """Wait for it; give what it made, or None where the helper could not do it.
 
         `on_progress` is called meanwhile, with entries and bytes; what it raises ends the waiting.
         Raises what `discover` does.
         """
         answer = self._call.finish(lambda: on_progress(*self._walked()))
-        if answer is None:
-            return None
-        found: Discovery = pickle.loads(answer)  # noqa: S301 - our own process made it
-        return found
+        return None if answer is None else _made(answer)
 
     def _walked(self) -> tuple[int, int]:
         with contextlib.suppress(OSError, struct.error):  # not there, or being written right now
@@ -75,8 +112,13 @@ class WalkAhead:
         self._call.close()
 
 
+def _made(answer: bytes) -> Made:
+    made: Made = pickle.loads(answer)  # noqa: S301 - our own process made it
+    return made
+
+
 def walk_order(argument: bytes) -> bytes:
-    """Walk as the pickled `Walk` says; gives a pickled `Discovery`. For helpers."""
+    """Walk as the pickled `Walk` says; gives a pickled `Made`. For helpers."""
     walk: Walk = pickle.loads(argument)  # noqa: S301 - the run's own
     told_at = 0.0
 
@@ -89,9 +131,19 @@ def walk_order(argument: bytes) -> bytes:
             if is_cancelled(walk.staging):
                 raise Interrupted("stopped on request")
 
-    return pickle.dumps(
-        discover(walk.roots, walk.rules, walk.found, walk.problems, on_progress=tell)
-    )
+    found = discover(walk.roots, walk.rules, walk.found, walk.problems, on_progress=tell)
+    return pickle.dumps(_planned(walk, found))
+
+
+def _planned(walk: Walk, found: Discovery) -> Made:
+    if walk.sieve is None or walk.order is None:
+        return Made(found)
+    try:
+        kept = walk.sieve.filter(found)
+        order = walk.order._replace(kept=kept.entries, total_bytes=kept.total_bytes)
+        return Made(found, kept, order, plan_backup(order))
+    except (PyBakError, OSError):
+        return Made(found)  # the run meets it again, and tells
 
 
 def is_large(roots: Iterable[Root], *, entries: int) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -54,35 +55,41 @@ class BackupPlan(msgspec.Struct, frozen=True):
     gids: tuple[int, ...]
 
 
-def plan_backup(
-    kept: Path,
-    roots: Sequence[Root],
-    staging: Path,
-    *,
-    total_bytes: int,
-    level: int,
-    workers: int,
-    archive_format: str = ZIP,
-    encrypted: bool = False,
-    chunk_size: int | None = None,
-    cluster: str = "auto",
-    processes_fit: bool = True,
-    helpers_fit: bool = True,
-) -> BackupPlan:
-    """Cut the entries of the file `kept` into batches below `staging`, and deal them out.
+class PlanOrder(NamedTuple):
+    """What a plan is made of: the entries of the file `kept`, `total_bytes` of content.
 
-    `chunk_size` bounds the files of a batch; `encrypted` says that every ZIP member will be. Two
-    passes; holds one batch, the list of large files with their folders, and, for tar, the files
+    `chunk_size` bounds the files of a batch; `encrypted` says that every ZIP member will be.
+    """
+
+    kept: Path
+    roots: tuple[Root, ...]
+    staging: Path
+    total_bytes: int
+    level: int
+    workers: int
+    archive_format: str = ZIP
+    encrypted: bool = False
+    chunk_size: int | None = None
+    cluster: str = "auto"
+    processes_fit: bool = True
+    helpers_fit: bool = True
+
+
+def plan_backup(order: PlanOrder) -> BackupPlan:
+    """Cut entries into batches below the staging folder, and deal them out.
+
+    Two passes; holds one batch, the list of large files with their folders, and, for tar, the files
     that have several names in memory.
     """
+    staging, total_bytes, workers = order.staging, order.total_bytes, order.workers
     (staging / "batches").mkdir(exist_ok=True)
     (staging / "segments").mkdir(exist_ok=True)
     (staging / "progress").mkdir(exist_ok=True)
     batch_bytes = min(
         max(total_bytes // (workers * _BATCHES_A_WORKER), _LEAST_BATCH_BYTES), _MOST_BATCH_BYTES
     )
-    batch_files = chunk_size or _MOST_BATCH_FILES
-    sorter = _Sorter(kept, roots, archive_format, total_bytes)
+    batch_files = order.chunk_size or _MOST_BATCH_FILES
+    sorter = _Sorter(order.kept, order.roots, order.archive_format, total_bytes)
     small = 0
     for group in sorter.groups(batch_bytes, batch_files):
         write_batch(batch_path(staging, small, 0), Batch(group))
@@ -96,11 +103,14 @@ def plan_backup(
     for batch in sorter.link_batches(batch_files):
         write_batch(batch_path(staging, batches + links, parts), batch)
         links += 1
-    job = Job(list(roots), level, parts, batches, archive_format, links, encrypted)
+    job = Job(
+        list(order.roots), order.level, parts, batches, order.archive_format, links, order.encrypted
+    )
     job_path(staging).write_bytes(msgspec.msgpack.encode(job))
     seconds = seconds_of(
-        archive_format, level, files=sorter.files, size_bytes=sorter.bytes, encrypted=encrypted
-    )
+        order.archive_format, order.level, files=sorter.files, size_bytes=sorter.bytes,
+        encrypted=order.encrypted,
+    )  # fmt: skip
     return BackupPlan(
         staging=staging,
         files=sorter.files,
@@ -110,15 +120,15 @@ def plan_backup(
         parts=parts,
         hands=tuple(deal(batches, workers, least=_batches_worth_a_task(batches, seconds))),
         workers=workers,
-        level=level,
-        format=archive_format,
+        level=order.level,
+        format=order.archive_format,
         cluster=choose_cluster(
-            cluster,
+            order.cluster,
             seconds=seconds,
             locked_seconds=sorter.files * LOCKED_SECONDS_A_FILE,
             workers=workers,
-            processes_fit=processes_fit,
-            helpers_fit=helpers_fit,
+            processes_fit=order.processes_fit,
+            helpers_fit=order.helpers_fit,
         ),
         estimated_seconds=seconds / workers,
         uids=tuple(sorted(sorter.uids)),

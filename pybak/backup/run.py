@@ -21,7 +21,7 @@ from uuid import uuid4
 from pybak import __version__
 from pybak.backup import chain_password, summing
 from pybak.backup.about import About
-from pybak.backup.ahead import Walk, WalkAhead, is_large
+from pybak.backup.ahead import Sieve, Walk, is_large
 from pybak.backup.assemble import Assembler, Assembly
 from pybak.backup.assembling import Assembling
 from pybak.backup.base import History
@@ -29,11 +29,12 @@ from pybak.backup.book import OnLines
 from pybak.backup.conclude import Accounts, Conclude
 from pybak.backup.cutting import Cutting, volume_hands
 from pybak.backup.discover import Discovery, discover
-from pybak.backup.filter import Filtered, filter_entries
+from pybak.backup.filter import Filtered
 from pybak.backup.hands import Hand
+from pybak.backup.head_start import HeadStart
 from pybak.backup.mode import FULL, Chosen, choose_base
 from pybak.backup.owners import owner_names
-from pybak.backup.plan import BackupPlan, plan_backup
+from pybak.backup.plan import BackupPlan, PlanOrder, plan_backup
 from pybak.backup.selecting import select
 from pybak.backup.selection import Selection, select_all
 from pybak.backup.sending import Shape
@@ -52,7 +53,7 @@ from pybak.stoppable import Stoppable
 from pybak.storage import local, remote
 from pybak.units import parse_size
 from pybak.volumes.write import FinishedVolume, payload
-from pybak.workers.pool import HelpersUnavailableError, end_ready, make_ready
+from pybak.workers.pool import HelpersUnavailableError, end_ready
 
 _WORTH_WALKING_AHEAD = 4000
 """Entries; fewer are walked before a helper process has started."""
@@ -116,7 +117,7 @@ class BackupRun(Stoppable):
         self.copies = self._place.copies
         self.destination = self._place.destination
         self._expected_bytes = 0
-        self._ahead: WalkAhead | None = None
+        self._head: HeadStart | None = None
         try:
             self._payload = payload(
                 about.split, self.destination.name, wrapped=about.is_wrapped,
@@ -134,28 +135,35 @@ class BackupRun(Stoppable):
         self.staging = self._place.staging
         self._cutting = Cutting(about, self._place, self._payload, self._share.workers)
 
-    def discover_ahead(self) -> bool:
+    def begin_ahead(self) -> bool:
         """Begin to walk by a helper process; `discover` then waits for that.
 
-        False where there is too little to walk, or no second core for it. Where all that is found
-        will be compressed, helpers are made ready for that behind the walk.
+        False where there is too little to walk, or no second core for it. What follows a walk of
+        which all will be saved goes on, too (`pybak.backup.head_start`).
         """
         if self._share.workers == 1 or not self._share.helpers_fit:
             return False
         if is_large(self.roots, entries=_WORTH_WALKING_AHEAD):
+            walk = self._walk
+            if self.options.mode == FULL and self._shipment is None:
+                order = self._order(self.staging / "kept", 0)
+                walk = replace(walk, sieve=self._sieve, order=order)
             with contextlib.suppress(HelpersUnavailableError):
-                self._ahead = WalkAhead(self._walk, self._walked)
-        return self._ahead is not None
-
-    def _walked(self) -> None:
-        if self.options.mode == FULL and self.options.cluster in ("auto", HELPERS):
-            make_ready(self._share.workers)
+                self._head = HeadStart(walk)
+        return self._head is not None
 
     @property
     def _walk(self) -> Walk:
         staging = self.staging
         found, problems = staging / "found", staging / "found.problems"
         return Walk(self.roots, self._rules, staging, found, problems)
+
+    @property
+    def _sieve(self) -> Sieve:
+        return Sieve(
+            self.roots, self._rules, self.staging / "kept", self.staging / "kept.problems",
+            self._about.unsupported, "tar" if self._about.is_tar else "ZIP",
+        )  # fmt: skip
 
     def discover(self, on_progress: Callable[[int, int], None] | None = None) -> Discovery:
         """Walk the sources. Raises Interrupted once `request_cancel` was called."""
@@ -166,27 +174,17 @@ class BackupRun(Stoppable):
                 on_progress(entry_count, size_bytes)
 
         with self._place.writing():
-            if self._ahead is not None:
-                ahead, self._ahead = self._ahead, None
-                with contextlib.closing(ahead):
-                    found = ahead.finish(look_up)
-                if found is not None:
-                    return found
+            found = self._head.discover(look_up) if self._head is not None else None
+            if found is not None:
+                return found
             walk = self._walk
             return discover(walk.roots, walk.rules, walk.found, walk.problems, on_progress=look_up)
 
     def filter(self, found: Discovery) -> Filtered:
         """Keep what the rules keep and the format can hold."""
         with self._place.writing():
-            return filter_entries(
-                found,
-                self.roots,
-                self._rules,
-                self.staging / "kept",
-                self.staging / "kept.problems",
-                unsupported=self._about.unsupported,
-                format_name="tar" if self._about.is_tar else "ZIP",
-            )
+            kept = self._head.kept(found) if self._head is not None else None
+            return self._sieve.filter(found) if kept is None else kept
 
     def choose_base(self, history: History | None) -> Chosen:
         """Decide what this run is compared with, before `plan`; without a history, nothing.
@@ -227,26 +225,23 @@ class BackupRun(Stoppable):
                 chain_password.check_waiting(
                     base, self._password, is_encrypted=self._about.is_encrypted
                 )
-            plan = plan_backup(
-                selected.entries,
-                self.roots,
-                self.staging,
-                total_bytes=selected.total_bytes,
-                level=self.options.level,
-                archive_format=self.format,
-                encrypted=self._about.is_encrypted and not self.is_wrapped,
-                workers=self._share.workers,
-                chunk_size=self.options.chunk_size,
-                cluster=self.options.cluster,
-                processes_fit=self._share.processes_fit,
-                helpers_fit=self._share.helpers_fit,
-            )
+            order = self._order(selected.entries, selected.total_bytes)
+            known = self._head.plan(kept, order) if self._head is not None else None
+            plan = plan_backup(order) if known is None else known
             self._owners = plan.uids, plan.gids
             if plan.cluster != HELPERS:
                 end_ready()
             if self._shipment is not None:
                 plan = self._shipment.share_out(plan, self._shape)
             return plan
+
+    def _order(self, entries: Path, total_bytes: int) -> PlanOrder:
+        options, share = self.options, self._share
+        return PlanOrder(
+            entries, self.roots, self.staging, total_bytes, options.level, share.workers,
+            self.format, self._about.is_encrypted and not self.is_wrapped, options.chunk_size,
+            options.cluster, share.processes_fit, share.helpers_fit,
+        )  # fmt: skip
 
     @property
     def _shape(self) -> Shape:
@@ -412,9 +407,8 @@ class BackupRun(Stoppable):
 
         Fine the second time.
         """
-        if self._ahead is not None:
-            self._ahead.close()
-        end_ready()
+        if self._head is not None:
+            self._head.close()
         self._place.close()
 
     def __enter__(self) -> Self:

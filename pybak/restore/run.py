@@ -105,7 +105,7 @@ class RestoreRun(ReadRun):
             self._ahead = CallAhead(PLAN, pickle.dumps(order), then=self._planned)
         return self._ahead is not None
 
-    def _planned(self) -> None:
+    def _planned(self, _: bytes) -> None:
         if self.options.cluster in ("auto", HELPERS):
             make_ready(self.workers, module=MODULE)
 

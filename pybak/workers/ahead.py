@@ -20,12 +20,12 @@ class CallAhead:
     """A call by one helper process, from now on until `finish` or `close`."""
 
     def __init__(
-        self, function: str, argument: bytes, *, then: Callable[[], object] = lambda: None
+        self, function: str, argument: bytes, *, then: Callable[[bytes], object] = lambda _: None
     ) -> None:
         """Begin it; `function` is as in `pybak.workers.messages.Call`.
 
-        `then` is called, in another thread, when the call has come to its end. Raises
-        HelpersUnavailableError if no helper can be started.
+        `then` is called with the answer, in another thread. Raises HelpersUnavailableError if no
+        helper can be started.
         """
         self._order = function, argument
         self._then = then
@@ -38,7 +38,7 @@ class CallAhead:
     def _work(self) -> None:
         try:
             self._answer = self._pool.call(*self._order)
-            self._then()
+            self._then(self._answer)
         except BaseException as error:  # `finish` raises it
             self._error = error
 

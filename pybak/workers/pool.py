@@ -275,15 +275,17 @@ def helping(count: int, *, module: str = COMPRESSING) -> AbstractContextManager[
     return _being_current(pool or HelperPool(count, module=module))
 
 
-def make_ready(count: int, *, module: str = COMPRESSING) -> None:
+def make_ready(count: int, *, module: str = COMPRESSING) -> HelperPool | None:
     """Start helpers that the next `helping` of this process takes over, if it asks for such.
 
-    Whoever calls this calls `end_ready` in the end. Does nothing where none can be started, which
+    Whoever calls this calls `end_ready` in the end. Gives None where none can be started, which
     `helping` will tell.
     """
     global _ready
     with contextlib.suppress(HelpersUnavailableError):
         _ready = HelperPool(count, module=module)
+        return _ready
+    return None
 
 
 def end_ready() -> None:

@@ -16,7 +16,6 @@ from pybak.backup.ahead import WalkAhead, is_large
 from pybak.backup.discover import Discovery
 from pybak.backup.run import BackupRun
 from pybak.catalog.locks import is_locked, job_lock
-from pybak.clusters import DIRECT
 from pybak.entries import read_entries
 from pybak.errors import Interrupted
 from pybak.options import BackupOptions
@@ -60,7 +59,7 @@ def found(run: BackupRun, discovery: Discovery) -> tuple[Any, ...]:
 def test_a_walk_ahead_finds_what_a_walk_finds(source: Path) -> None:
     seen: list[tuple[int, int]] = []
     with new_run(source, exclude=["*.tmp"]) as run:
-        assert run.discover_ahead()
+        assert run.begin_ahead()
         first = found(run, run.discover(lambda *counts: seen.append(counts)))
         second = found(run, run.discover())
     assert first == second
@@ -73,7 +72,7 @@ def test_a_run_in_a_folder_that_it_saves_does_not_see_itself(source: Path) -> No
     with BackupRun(
         [str(source)], output=None, to=str(to), job=None, options=BackupOptions(workers=2)
     ) as run:
-        assert run.discover_ahead()
+        assert run.begin_ahead()
         names = [entry.path for entry in read_entries(run.discover().entries)]
     assert b"store" in names
     assert not [name for name in names if name.startswith(b"store/")]
@@ -81,7 +80,7 @@ def test_a_run_in_a_folder_that_it_saves_does_not_see_itself(source: Path) -> No
 
 def test_little_is_not_walked_ahead(source: Path, tmp_path: Path) -> None:
     with new_run(source / "d1") as run:
-        assert not run.discover_ahead()
+        assert not run.begin_ahead()
     with new_run(source) as run:
         assert is_large(run.roots, entries=31)
         assert not is_large(run.roots, entries=32)
@@ -89,7 +88,7 @@ def test_little_is_not_walked_ahead(source: Path, tmp_path: Path) -> None:
         [str(source)], output=str(tmp_path / "a.zip"), to=None, job=None,
         options=BackupOptions(workers=1),
     ) as run:  # fmt: skip
-        assert not run.discover_ahead(), "no second core"
+        assert not run.begin_ahead(), "no second core"
     assert not is_large([], entries=1)
 
 
@@ -107,13 +106,13 @@ def test_where_no_helper_does_it_the_run_walks_itself(
 ) -> None:
     hinder(monkeypatch)
     with new_run(source) as run:
-        assert run.discover_ahead()
+        assert run.begin_ahead()
         assert found(run, run.discover())[1][0]["f"] == 19
 
 
 def test_a_request_to_stop_ends_the_waiting(source: Path) -> None:
     with new_run(source) as run:
-        assert run.discover_ahead()
+        assert run.begin_ahead()
         run.request_cancel()
         with pytest.raises(Interrupted):
             run.discover()
@@ -130,7 +129,7 @@ def test_a_run_that_is_left_ends_its_helper(source: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(WalkAhead, "__init__", note)
     with new_run(source) as run:
-        assert run.discover_ahead()
+        assert run.begin_ahead()
     assert made
     assert not made[0]._all
     assert not run.staging.exists()
@@ -154,9 +153,9 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[HelperPool]:
 def test_helpers_that_will_compress_are_ready_when_the_walk_is(
     source: Path, pools: list[HelperPool]
 ) -> None:
-    with new_run(source) as run:
-        assert run.discover_ahead()
-        run.discover()
+    with new_run(source, cluster="helpers") as run:
+        assert run.begin_ahead()
+        run.plan(run.filter(run.discover()))
         assert len(pools) == 1
         with helping(2) as taken:
             assert [taken] == pools
@@ -165,36 +164,29 @@ def test_helpers_that_will_compress_are_ready_when_the_walk_is(
 
 
 def test_helpers_of_another_kind_are_ended(source: Path, pools: list[HelperPool]) -> None:
-    with new_run(source) as run:
-        assert run.discover_ahead()
-        run.discover()
+    with new_run(source, cluster="helpers") as run:
+        assert run.begin_ahead()
+        run.plan(run.filter(run.discover()))
         with helping(1) as one:
             assert [one] == pools[1:]
             assert not pools[0]._all
 
 
-@pytest.mark.parametrize("options", [{"mode": "incremental"}, {"cluster": "threads"}])
+@pytest.mark.parametrize(
+    "options", [{"mode": "incremental", "cluster": "helpers"}, {"cluster": "threads"}, {}]
+)
 def test_no_helpers_are_made_ready_for_what_may_need_none(
     source: Path, pools: list[HelperPool], options: dict[str, Any]
 ) -> None:
     with new_run(source, **options) as run:
-        assert run.discover_ahead()
-        run.discover()
+        assert run.begin_ahead()
+        run.plan(run.filter(run.discover()))
     assert not pools
 
 
-def test_helpers_end_when_the_plan_needs_none(source: Path, pools: list[HelperPool]) -> None:
-    with new_run(source) as run:
-        assert run.discover_ahead()
-        kept = run.filter(run.discover())
-        assert pools[0]._all
-        assert run.plan(kept).cluster == DIRECT
-        assert not pools[0]._all
-
-
 def test_helpers_that_nobody_needed_end_with_the_run(source: Path, pools: list[HelperPool]) -> None:
-    with new_run(source) as run:
-        assert run.discover_ahead()
+    with new_run(source, cluster="helpers") as run:
+        assert run.begin_ahead()
         run.discover()
         assert pools[0]._all
     assert not pools[0]._all

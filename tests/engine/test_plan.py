@@ -16,7 +16,7 @@ from pybak.backup.batches import Batch, read_batch, read_job
 from pybak.backup.costs import seconds_of
 from pybak.backup.hands import WAVE_SHARE, deal
 from pybak.backup.parts import PART_BYTES
-from pybak.backup.plan import plan_backup
+from pybak.backup.plan import PlanOrder, plan_backup
 from pybak.clusters import DIRECT, HELPERS, PROCESSES, THREADS, choose_cluster
 from pybak.entries import FILE, FOLDER, LINK, Entry, Root, write_entries
 
@@ -33,7 +33,8 @@ def plan(tmp_path: Path, entries: list[Entry], **how: object) -> tuple[object, l
         "total_bytes": sum(one.size for one in entries if one.kind == FILE), "level": 2,
         "workers": 2,
     } | how  # fmt: skip
-    made = plan_backup(tmp_path / "kept", ROOTS, tmp_path, **settings)  # type: ignore[arg-type]
+    order = PlanOrder(tmp_path / "kept", tuple(ROOTS), tmp_path, **settings)  # type: ignore[arg-type]
+    made = plan_backup(order)
     return made, [read_batch(tmp_path, n, made.parts) for n in range(made.batches)]
 
 
