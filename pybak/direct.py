@@ -22,74 +22,93 @@ except ImportError:  # pragma: no cover - other systems
     fcntl = None  # type: ignore[assignment]
 
 BLOCK: Final = 4096
-"""Offsets, lengths and addresses are multiples of it: no disk asks for more (open(2), NOTES)."""
+"""Offsets, lengths and addresses are multiples of it; few disks ask for more, and refuse."""
 BUFFER_BYTES: Final = 4 << 20
 WORTH_BYTES: Final = 1 << 20
-"""A disk takes files from this size on sooner than the page cache does."""
+"""A quick disk takes files from this size on sooner than the page cache does."""
 _DIRECT: Final[int] = getattr(os, "O_DIRECT", 0)
 _JUDGED_BYTES: Final = 64 << 20
 _JUDGED_SECONDS: Final = 1.0
-"""After so many bytes, or so long, it is seen how quick the disk is."""
+"""After so many bytes, or so long, it is seen how quick a disk is."""
 _LEAST_RATE: Final = 256 << 20
-"""Bytes a second that a disk must take: copying through the page cache is not quicker."""
+"""Bytes a second that a disk must take from one writer."""
 _REAL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 """What is wrong by whichever way bytes are written."""
 
 
-class DirectBuffer:
-    """A buffer whose bytes are written directly as long as that is worth it."""
+class _Disk:
+    """What is known of a device: whether it can, and was quick so far. Any thread may tell it."""
 
-    def __init__(self) -> None:
-        self.is_worth_it = fcntl is not None and _DIRECT != 0
+    def __init__(self, device: int) -> None:
+        # Others have no device of their own: network file systems, which may copy by themselves,
+        # btrfs, which would not compress what is written so, and memory.
+        self.is_quick = fcntl is not None and _DIRECT != 0 and os.major(device) != 0
         self._bytes = 0
         self._seconds = 0.0
+
+    def note(self, size: int, seconds: float) -> None:
+        """Judge it by what was written directly of late."""
+        self._bytes += size
+        self._seconds += seconds
+        if self._bytes >= _JUDGED_BYTES or self._seconds >= _JUDGED_SECONDS:
+            self.is_quick = self.is_quick and self._bytes >= _LEAST_RATE * self._seconds
+            self._bytes, self._seconds = 0, 0.0
+
+
+_disks: dict[int, _Disk] = {}
+
+
+class DirectBuffer:
+    """A buffer whose bytes are written directly where that is worth it; for one file at a time."""
+
+    def __init__(self) -> None:
         self._view: memoryview | None = None
+        self._disk: _Disk | None = None
+
+    def begin(self, fd: int) -> None:
+        """Know where the next bytes go: a file open for writing. Raises OSError."""
+        device = os.fstat(fd).st_dev
+        self._disk = _disks.setdefault(device, _Disk(device))
+        if self._view is None and self._disk.is_quick:
+            with contextlib.suppress(OSError):  # no memory
+                # Private: processes that are forked from this one have their own.
+                space = mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                self._view = memoryview(space)
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether bytes are to go through the buffer. Once it is not, it never is again."""
+        return self._view is not None and self._disk is not None and self._disk.is_quick
 
     @property
     def view(self) -> memoryview:
         """All of the buffer, BUFFER_BYTES, which begin a page."""
-        if self._view is None:
-            # Private: processes that are forked from this one have their own.
-            space = mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            self._view = memoryview(space)
+        assert self._view is not None
         return self._view
 
     def write(self, fd: int, size: int, at: int) -> None:
-        """Write the first `size` bytes at `at`, a multiple of BLOCK. Raises OSError.
-
-        Zeros may follow up to the end of a block, which are for ftruncate(2) to cut off.
-        """
-        done = 0
-        if self.is_worth_it:
-            done = self._write_directly(fd, size, at)
+        """Write the first `size` bytes at `at`, a multiple of BLOCK. Raises OSError."""
+        done = self._write_blocks(fd, size - size % BLOCK, at) if self.is_worth_it else 0
         if done < size:
             write_all_at(fd, self.view[done:size], at + done)
 
-    def _write_directly(self, fd: int, size: int, at: int) -> int:
-        blocks = -(-size // BLOCK) * BLOCK
-        self.view[size:blocks] = bytes(blocks - size)
+    def _write_blocks(self, fd: int, size: int, at: int) -> int:
+        assert self._disk is not None
         done, began = 0, time.perf_counter()
         try:
             _set_direct(fd, is_direct=True)
             try:
-                while done < blocks:
-                    done += os.pwrite(fd, self.view[done:blocks], at + done)
+                while done < size:
+                    done += os.pwrite(fd, self.view[done:size], at + done)
             finally:
                 _set_direct(fd, is_direct=False)
         except OSError as error:
             if error.errno in _REAL:
                 raise
-            self.is_worth_it = False  # this file system can't
+            self._disk.is_quick = False  # this file system can't
         else:
-            self._judge(blocks, time.perf_counter() - began)
-        return min(done, size)
-
-    def _judge(self, size: int, seconds: float) -> None:
-        self._bytes += size
-        self._seconds += seconds
-        if self._bytes >= _JUDGED_BYTES or self._seconds >= _JUDGED_SECONDS:
-            self.is_worth_it = self._bytes >= _LEAST_RATE * self._seconds
-            self._bytes, self._seconds = 0, 0.0
+            self._disk.note(size, time.perf_counter() - began)
+        return done
 
 
 def _set_direct(fd: int, *, is_direct: bool) -> None:
@@ -106,6 +125,7 @@ class DirectFile:
     def __init__(self, fd: int, buffer: DirectBuffer) -> None:
         self._fd = fd
         self._buffer = buffer
+        buffer.begin(fd)
         self._start = 0
         """Where in the file the buffer's bytes belong; a multiple of BLOCK if there are any."""
         self._held = 0
@@ -120,7 +140,7 @@ class DirectFile:
     def append(self, data: Bytes) -> None:
         """Write bytes behind what is there."""
         rest = memoryview(data)
-        while len(rest) and self._buffer.is_worth_it:
+        while len(rest) and self._is_direct():
             piece = rest[: BUFFER_BYTES - self._held]
             self._buffer.view[self._held : self._held + len(piece)] = piece
             self._hold(len(piece))
@@ -130,13 +150,22 @@ class DirectFile:
 
     def append_from(self, source: int, length: int) -> int:
         """Write up to `length` bytes from the position of another file; give how many."""
-        if self._buffer.is_worth_it:
+        if self._is_direct():
             done = os.readv(source, [self._buffer.view[self._held :][:length]])
             self._hold(done)
         else:
             done = _copy(source, self._fd, length, self.size)
             self._cached(done)
         return done
+
+    def _is_direct(self) -> bool:
+        """Whether bytes go through the buffer; none are left in it if they don't."""
+        if self._buffer.is_worth_it:
+            return True
+        if self._held:  # another file has shown that the disk is slow
+            self.flush()
+            self._start, self._held = self.size, 0
+        return False
 
     def _hold(self, size: int) -> None:
         self._held += size
@@ -177,10 +206,8 @@ class DirectFile:
     def finish(self) -> None:
         """Write what waits; nothing comes behind it."""
         if self._held:
-            size = self.size
             self._buffer.write(self._fd, self._held, self._start)
-            os.ftruncate(self._fd, size)
-            self._start, self._held = size, 0
+            self._start, self._held = self.size, 0
 
 
 def _copy(source: int, target: int, length: int, at: int) -> int:

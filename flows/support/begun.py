@@ -121,9 +121,9 @@ def backup_begun(parameters: Mapping[str, Any]) -> Iterator[None]:
     """Begin the backup with these parameters of the flow, and have `begun_backup` give it, once.
 
     It is not begun where what is to be saved may not be there yet, or where it would be waited for:
-    with a command to run before, if another run has the job, for a catalog on a server; nor where
-    blocks are needed, which Prefect has. What is wrong with the parameters is left for the flow to
-    tell.
+    with commands to run before or after, which wait for each other's, if another run has the job,
+    for a catalog on a server; nor where blocks are needed, which Prefect has. What is wrong with
+    the parameters is left for the flow to tell.
     """
     with _backup.made(parameters, lambda stack: _begin_backup(stack, parameters)):
         yield
@@ -134,6 +134,7 @@ def _begin_backup(stack: ExitStack, parameters: Mapping[str, Any]) -> BegunBacku
     places = (parameters["to"], parameters["output"], *options.also_to)
     if (
         options.before
+        or options.after
         or options.password_block
         or any(is_remote(place) for place in places if place)
         or not catalog_url().startswith(_SQLITE)

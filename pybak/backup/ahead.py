@@ -21,7 +21,7 @@ from pybak.backup.filter import Filtered, filter_entries
 from pybak.backup.plan import BackupPlan, PlanOrder, plan_backup
 from pybak.backup.rules import Rules
 from pybak.entries import Root
-from pybak.errors import Interrupted, PyBakError
+from pybak.errors import Interrupted
 from pybak.staging import is_cancelled
 from pybak.workers.ahead import CallAhead
 
@@ -142,8 +142,8 @@ def _planned(walk: Walk, found: Discovery) -> Made:
         kept = walk.sieve.filter(found)
         order = walk.order._replace(kept=kept.entries, total_bytes=kept.total_bytes)
         return Made(found, kept, order, plan_backup(order))
-    except (PyBakError, OSError):
-        return Made(found)  # the run meets it again, and tells
+    except Exception:
+        return Made(found)
 
 
 def is_large(roots: Iterable[Root], *, entries: int) -> bool:

@@ -19,15 +19,20 @@ from pybak.backup.plan import BackupPlan, PlanOrder
 from pybak.clusters import HELPERS
 from pybak.workers.pool import end_ready, make_ready
 
+_LOOKS_AT_THE_END: Final = 20
 _PLANNED: Final = ("batches", "segments", "progress")
 
 
 class HeadStart:
     """Works from now on until `close`."""
 
-    def __init__(self, walk: Walk) -> None:
-        """Begin. Raises HelpersUnavailableError if no helper can be started."""
+    def __init__(self, walk: Walk, check: Callable[[], object]) -> None:
+        """Begin. Raises HelpersUnavailableError if no helper can be started.
+
+        `check` is called where something is waited for; what it raises ends the waiting.
+        """
         self._staging = walk.staging
+        self._check = check
         self._made: Made | None = None
         self._packing: PackAhead | None = None
         self._is_awaited = False
@@ -69,7 +74,7 @@ class HeadStart:
 
     def _stop(self) -> None:
         if self._packing is not None:
-            self._packing.stop()
+            self._packing.stop(self._check)
             self._packing = None
 
     def _drop(self) -> None:
@@ -82,5 +87,9 @@ class HeadStart:
     def close(self) -> None:
         """End it, wherever it is; fine the second time."""
         self._walking.close()
-        end_ready()  # else the batches at work would be waited for
-        self._stop()
+        end_ready()  # its helpers, and with them the batches at work
+        packing, self._packing = self._packing, None
+        if packing is not None:
+            left = iter(range(_LOOKS_AT_THE_END))
+            with contextlib.suppress(StopIteration):  # one that hangs in the system
+                packing.stop(lambda: next(left))

@@ -149,7 +149,7 @@ class BackupRun(Stoppable):
                 order = self._order(self.staging / "kept", 0)
                 walk = replace(walk, sieve=self._sieve, order=order)
             with contextlib.suppress(HelpersUnavailableError):
-                self._head = HeadStart(walk)
+                self._head = HeadStart(walk, self.check_cancelled)
         return self._head is not None
 
     @property

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from pybak.backup.read_source import filling, read_range
-from pybak.direct import BLOCK, BUFFER_BYTES, WORTH_BYTES, DirectBuffer
+from pybak.direct import BUFFER_BYTES, WORTH_BYTES, DirectBuffer
 from pybak.errors import SourceError
 from pybak.formats.sparse import Run, data_runs, may_have_holes
 from pybak.problems import DAMAGED
@@ -73,6 +73,7 @@ class Copying:
     def _copy_directly(self, source: int, target: int, size: int, ask: Ask) -> int:
         """Copy from the start as long as that is worth it; give how many bytes."""
         at = 0
+        self._direct.begin(target)
         while at < size and self._direct.is_worth_it:
             wanted = min(BUFFER_BYTES, size - at)
             got = _fill(source, self._direct.view[:wanted], at)
@@ -81,8 +82,6 @@ class Copying:
             ask(got)
             if got < wanted:
                 break
-        if at % BLOCK:
-            os.ftruncate(target, at)  # the last block was written whole
         return at
 
     def _clone(self, source: int, target: int) -> bool:

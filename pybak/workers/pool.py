@@ -71,7 +71,7 @@ class HelperPool:
         self._idle: list[_Helper] = []
         self._all: set[_Helper] = set()
         self._is_closed = False
-        self._is_useless = False
+        self.is_useless = False
         try:
             for _ in range(count):
                 self._idle.append(self._start())
@@ -121,7 +121,7 @@ class HelperPool:
     def _give_up(self, why: str) -> NoReturn:
         """Start no more helpers, and warn once."""
         with self._lock:
-            is_news, self._is_useless = not self._is_useless, True
+            is_news, self.is_useless = not self.is_useless, True
         if is_news:
             _log.warning("%s; using threads", why)
         raise HelpersUnavailableError(why)
@@ -130,7 +130,7 @@ class HelperPool:
         with self._lock:
             if self._is_closed:
                 raise Interrupted("stopped on request")
-            if self._is_useless:
+            if self.is_useless:
                 raise HelpersUnavailableError("helper processes do not work here")
             if self._idle:
                 return self._idle.pop()
@@ -269,7 +269,7 @@ def helping(count: int, *, module: str = COMPRESSING) -> AbstractContextManager[
     """
     global _ready
     pool, _ready = _ready, None
-    if pool is not None and pool.kind != (count, module):
+    if pool is not None and (pool.kind != (count, module) or pool.is_useless):
         pool.close()
         pool = None
     return _being_current(pool or HelperPool(count, module=module))

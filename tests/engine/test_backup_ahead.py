@@ -172,6 +172,15 @@ def test_helpers_of_another_kind_are_ended(source: Path, pools: list[HelperPool]
             assert not pools[0]._all
 
 
+def test_helpers_that_do_not_work_are_not_taken(source: Path, pools: list[HelperPool]) -> None:
+    with new_run(source, cluster="helpers") as run:
+        assert run.begin_ahead()
+        run.plan(run.filter(run.discover()))
+        pools[0].is_useless = True
+        with helping(2) as taken:
+            assert [taken] == pools[1:]
+
+
 @pytest.mark.parametrize(
     "options", [{"mode": "incremental", "cluster": "helpers"}, {"cluster": "threads"}, {}]
 )
@@ -214,7 +223,13 @@ def test_a_flow_with_other_parameters_gets_the_lock(source: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"before": "true"}, {"password_block": "secret"}, {"also_to": ["s3://far/away"]}]
+    "options",
+    [
+        {"before": "true"},
+        {"after": "true"},
+        {"password_block": "secret"},
+        {"also_to": ["s3://far/away"]},
+    ],
 )
 def test_what_must_wait_is_not_begun(source: Path, options: dict[str, Any]) -> None:
     with backup_begun(parameters(source, **options)):

@@ -33,6 +33,8 @@ def _can(folder: Path) -> bool:
 def go(way: str, patch: pytest.MonkeyPatch) -> None:
     """Make direct writes go this way, with a buffer of two blocks."""
     patch.setattr(direct, "BUFFER_BYTES", 2 * BLOCK)
+    patch.setattr(direct, "_disks", {})
+    patch.setattr(os, "major", lambda _: 8)  # whatever the tests' own files lie on
     real = os.pwrite
 
     def refused(fd: int, data: Any, at: int) -> int:
@@ -78,7 +80,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["append", "from"]), st.integers(0, 5 * BLOCK)),
         st.tuples(st.sampled_from(["over", "cut"]), st.floats(0, 1)),
-        st.tuples(st.just("flush"), st.just(0)),
+        st.tuples(st.sampled_from(["flush", "flush", "other file is slow"]), st.just(0)),
     ),
     max_size=12,
 )
@@ -119,6 +121,9 @@ def test_a_file_is_what_was_written(
             elif what == "cut":
                 file.truncate(at)
                 del wanted[at:]
+            elif what == "other file is slow":
+                for disk in direct._disks.values():
+                    disk.is_quick = False
             else:
                 file.flush()
                 assert (folder / "out").read_bytes() == wanted
@@ -129,28 +134,49 @@ def test_a_file_is_what_was_written(
         os.close(fd)
 
 
-def test_large_files_leave_the_page_cache_alone(tmp_path: Path) -> None:
+def test_large_files_leave_the_page_cache_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the file system can; else they are written all the same."""
+    monkeypatch.setattr(direct, "_disks", {})
+    monkeypatch.setattr(direct, "_LEAST_RATE", 0)
     fd = opened(tmp_path / "out")
     file = DirectFile(fd, DirectBuffer())
     content = os.urandom(direct.BUFFER_BYTES + 5)
     file.append(content)
     file.finish()
-    assert (file.cached == 0) == _can(tmp_path)
+    has_device = os.major(tmp_path.stat().st_dev) != 0
+    assert (file.cached == 0) == (has_device and _can(tmp_path))
     assert os.pread(fd, len(content) + 1, 0) == content
     os.close(fd)
 
 
-def test_what_follows_the_last_byte_is_nothing_of_what_came_before(
+def test_only_disks_of_their_own_are_written_directly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last block is written whole, and cut afterwards: what if that never happens?"""
-    monkeypatch.setattr(direct, "_set_direct", _pretend)
-    buffer = DirectBuffer()
-    buffer.view[: 2 * BLOCK] = b"s" * 2 * BLOCK
+    """Not network file systems and btrfs, which have no device."""
+    monkeypatch.setattr(direct, "_disks", {})
+    monkeypatch.setattr(os, "major", lambda _: 0)
     fd = opened(tmp_path / "out")
-    buffer.write(fd, 10, 0)
-    assert (tmp_path / "out").read_bytes() == b"s" * 10 + bytes(BLOCK - 10)
+    file = DirectFile(fd, DirectBuffer())
+    file.append(b"x" * (direct.BUFFER_BYTES + 5))
+    assert file.cached == direct.BUFFER_BYTES + 5
+    os.close(fd)
+
+
+def test_without_memory_for_a_buffer_files_are_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    go("direct", monkeypatch)
+    monkeypatch.setattr(direct.mmap, "mmap", fail)
+    fd = opened(tmp_path / "out")
+    file = DirectFile(fd, DirectBuffer())
+    file.append(b"x" * 100_000)
+    file.finish()
+    assert (tmp_path / "out").read_bytes() == b"x" * 100_000
     os.close(fd)
 
 
@@ -161,7 +187,7 @@ def test_what_is_wrong_with_the_disk_is_raised(
     def fail(*_: object) -> int:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(direct, "_set_direct", _pretend)
+    go("unaligned", monkeypatch)
     fd = opened(tmp_path / "out")
     file = DirectFile(fd, DirectBuffer())
     monkeypatch.setattr(os, "pwrite", fail)
@@ -171,15 +197,20 @@ def test_what_is_wrong_with_the_disk_is_raised(
     os.close(fd)
 
 
-def test_a_disk_is_judged_by_what_it_did_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_is_judged_by_what_it_did_lately(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go("unaligned", monkeypatch)
     clock = iter([0.0, 0.9, 0.9, 1.8, 1.8, 10.0])
-    monkeypatch.setattr(direct, "_set_direct", _pretend)
     monkeypatch.setattr(os, "pwrite", lambda _fd, data, _at: len(data))
     monkeypatch.setattr(direct.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(direct, "_LEAST_RATE", BLOCK)
-    buffer = DirectBuffer()
-    verdicts = []
+    fd = opened(tmp_path / "out")
+    first, second, verdicts = DirectBuffer(), DirectBuffer(), []
+    first.begin(fd)
+    second.begin(fd)
     for _ in range(3):
-        buffer.write(0, BLOCK, 0)
-        verdicts.append(buffer.is_worth_it)
-    assert verdicts == [True, True, False]
+        first.write(fd, BLOCK, 0)
+        verdicts.append(second.is_worth_it)
+    assert verdicts == [True, True, False], "for all who write to it"
+    os.close(fd)

@@ -18,7 +18,7 @@ from pybak.backup.compress import compress_batches
 from pybak.backup.plan import BackupPlan
 from pybak.backup.run import BackupRun
 from pybak.clusters import HELPERS
-from pybak.errors import StorageError
+from pybak.errors import Interrupted, StorageError
 from pybak.options import BackupOptions
 from pybak.workers import pool
 from pybak.workers.pool import HelperPool
@@ -174,6 +174,58 @@ def test_a_request_to_stop_ends_it(source: Path) -> None:
         wait_for(lambda: packed(run), told="a segment")
         run.request_cancel()
         wait_for(lambda: not packers(), told="the end of the threads")
+
+
+def test_a_batch_that_hangs_is_left_when_somebody_asks_to_stop(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> int:
+        begun.set()
+        end.wait(60)
+        return 0
+
+    monkeypatch.setattr(HelperPool, "compress", hang)
+    monkeypatch.setattr("pybak.backup.head_start._LOOKS_AT_THE_END", 1)
+    with new_run(source) as run:
+        assert run.begin_ahead()
+        assert begun.wait(60)
+        kept = run.filter(run.discover())
+        threading.Timer(0.2, run.request_cancel).start()
+        with pytest.raises(Interrupted):
+            run.plan(kept)
+    assert packers()
+    end.set()
+    wait_for(lambda: not packers(), told="the end of the threads")
+
+
+def test_only_so_much_is_compressed_ahead(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes segments away yet."""
+    size = sum(path.stat().st_size for path in source.rglob("file*"))
+    monkeypatch.setattr("pybak.backup.pack_ahead._MOST_BYTES", size // 4)
+    with new_run(source) as run:
+        assert run.begin_ahead()
+        wait_for(lambda: packed(run) and not packers(), told="the end of the threads")
+        plan, _ = planned(run)
+        assert plan.batches >= FILES // 3
+        there = [name for name in packed(run) if name.endswith(".index")]
+        assert 0 < len(there) <= plan.batches // 4
+
+
+def test_no_thread_is_needed(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = threading.Thread.start
+
+    def start(self: threading.Thread) -> None:
+        if self.name.startswith("pack-ahead"):
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with new_run(source) as run:
+        assert run.begin_ahead()
+        plan, _ = planned(run)
+        assert plan.files == FILES
 
 
 def _failing(*_: object) -> int:

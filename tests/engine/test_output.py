@@ -238,6 +238,7 @@ def test_where_the_kernel_does_not_copy_this_does(
         return answer
 
     monkeypatch.setattr(direct, "_DIRECT", 0)
+    monkeypatch.setattr(direct, "_disks", {})
     monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
     out = ArchiveFile(tmp_path / "archive", never)
     out.append_file(*segment(tmp_path, b"z" * 3_000_000))
@@ -250,6 +251,7 @@ def test_what_the_page_cache_holds_of_a_large_archive_is_synced_on_the_way(
 ) -> None:
     synced: list[int] = []
     monkeypatch.setattr(direct, "_DIRECT", 0)
+    monkeypatch.setattr(direct, "_disks", {})
     monkeypatch.setattr(output_module, "_SYNC_BYTES", 1000)
     monkeypatch.setattr(os, "fdatasync", synced.append, raising=False)
     out = ArchiveFile(tmp_path / "archive", never)
