@@ -42,6 +42,7 @@ from pybak.problems import STORAGE
 from pybak.report.status import PARTIAL, SUCCESS
 
 _IDS_AT_ONCE = 500
+_MOST_FRAGMENTS = 200
 _IN_SNAPSHOT = "job_id = ? AND first_seq <= ? AND (gone_seq IS NULL OR gone_seq > ?)"
 
 
@@ -151,13 +152,10 @@ class History:
             if row.id is not None
         ]  # fmt: skip
 
-    def needs(
-        self, snapshots: Iterable[Snapshot], *, with_bases: bool = True
-    ) -> dict[str, frozenset[int]]:
+    def needs(self, snapshots: Iterable[Snapshot]) -> dict[str, frozenset[int]]:
         """Give, by run id, the numbers of the archives that each snapshot needs.
 
-        One pass over the versions of each job, however many snapshots there are. For `with_bases`
-        see `pybak.catalog.needs`.
+        For a few snapshots: a set for each of many takes too much memory (`pybak.catalog.needs`).
         """
         by_job: dict[str, list[Snapshot]] = defaultdict(list)
         for snapshot in snapshots:
@@ -167,7 +165,7 @@ class History:
             for job, members in by_job.items():
                 needs = read_needs(connection, job)
                 for one in members:
-                    found[one.run_id] = needs.of(one.seq, with_bases=with_bases)
+                    found[one.run_id] = needs.of(one.seq)
         return found
 
     def states(self, snapshot: Snapshot) -> Iterator[Row]:
@@ -218,7 +216,7 @@ class History:
         """Yield the name of every member of a snapshot and its archive's number, in no order.
 
         The last value tells whether only its content is there (`references`). With `containing`
-        only names in which one of these stands.
+        only names in which one of these stands, or more, if these are very many.
         """
         statement = (
             "SELECT path, archive_id, member IS NOT NULL "  # noqa: S608 - our own names
@@ -226,6 +224,8 @@ class History:
         )
         fragments = tuple(escaped(os.fsdecode(fragment)) for fragment in containing)
         find = "strpos" if self._database.is_postgres else "instr"
+        if len(fragments) > _MOST_FRAGMENTS:  # SQLite takes no statement so deep
+            fragments = ()
         if fragments:
             statement += f" AND ({' OR '.join([f'{find}(path, ?) > 0'] * len(fragments))})"
         with self._database.reading() as connection:

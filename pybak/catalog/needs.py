@@ -8,13 +8,19 @@ archive. These are not:
 - A full archive that took the place of a chain has taken over rows (`pybak.catalog.replacing`).
   Later snapshots that do not go back to it, as differential ones that go back to an older full run,
   find them in what they go back to; so that stays as well.
+
+A job may have tens of thousands of snapshots, each of which needs nearly all archives before it. So
+what many of them need is never held as a set for each, but by archive, as ranges of snapshots
+(`Uses`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from itertools import groupby
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select
@@ -37,6 +43,86 @@ class Span(NamedTuple):
         return self.first <= seq and (self.gone is None or self.gone > seq)
 
 
+class Uses:
+    """Which of some snapshots need which archives, as ranges of snapshots by archive.
+
+    For n snapshots and r ranges: memory grows with n + r; to add a range takes log n, to ask about
+    all archives or all snapshots r log r + n.
+    """
+
+    def __init__(self, seqs: Iterable[int]) -> None:
+        """Take the numbers of the snapshots; nothing is needed yet."""
+        self._seqs = sorted(seqs)
+        self._ranges: dict[int, list[tuple[int, int]]] = {}
+
+    @property
+    def archives(self) -> Collection[int]:
+        """The archives that any of the snapshots needs."""
+        return self._ranges.keys()
+
+    def add(self, archive: int, first: int, gone: int | None) -> bool:
+        """Note that those snapshots need an archive that are at least `first`, less than `gone`.
+
+        Gives whether there are any.
+        """
+        start, end = self._positions(first, gone)
+        if start < end:
+            self._ranges.setdefault(archive, []).append((start, end))
+        return start < end
+
+    def among(self, first: int, gone: int | None) -> Sequence[int]:
+        """Give those of the snapshots that are at least `first` and less than `gone`, in order."""
+        start, end = self._positions(first, gone)
+        return self._seqs[start:end]
+
+    def count(self, archive: int) -> int:
+        """Count the snapshots that need an archive."""
+        return sum(end - start for start, end in self._merged(archive))
+
+    def users(self, archive: int) -> Iterator[int]:
+        """Yield the snapshots that need an archive, in order."""
+        for start, end in self._merged(archive):
+            for at in range(start, end):
+                yield self._seqs[at]
+
+    def first_needed(self, wanted: Iterable[int]) -> dict[int, int]:
+        """Give, by snapshot, the smallest of some archives that it needs, if it needs any.
+
+        Goes through the snapshots once, with the archives in hand that the next of them needs.
+        """
+        begins = sorted(
+            (start, archive, end)
+            for archive in set(wanted)
+            for start, end in self._ranges.get(archive, ())
+        )
+        begins.reverse()
+        found: dict[int, int] = {}
+        in_hand: list[tuple[int, int]] = []
+        for at, seq in enumerate(self._seqs):
+            while begins and begins[-1][0] <= at:
+                _, archive, end = begins.pop()
+                heappush(in_hand, (archive, end))
+            while in_hand and in_hand[0][1] <= at:
+                heappop(in_hand)
+            if in_hand:
+                found[seq] = in_hand[0][0]
+        return found
+
+    def _positions(self, first: int, gone: int | None) -> tuple[int, int]:
+        seqs = self._seqs
+        return bisect_left(seqs, first), len(seqs) if gone is None else bisect_left(seqs, gone)
+
+    def _merged(self, archive: int) -> list[tuple[int, int]]:
+        """Give the ranges of an archive in order, so that no snapshot is in two of them."""
+        merged: list[tuple[int, int]] = []
+        for start, end in sorted(self._ranges.get(archive, ())):
+            if merged and start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+            else:
+                merged.append((start, end))
+        return merged
+
+
 @dataclass(frozen=True)
 class Needs:
     """What the snapshots of a job need, by the numbers of runs.
@@ -52,46 +138,58 @@ class Needs:
     _known: dict[int, frozenset[int]] = field(default_factory=dict, compare=False)
 
     def of(self, seq: int, *, with_bases: bool = True) -> frozenset[int]:
-        """Give the archives that the snapshot `seq` needs.
+        """Give the archives that the snapshot `seq` needs. One pass over the spans.
 
         Without `with_bases` those are left out that only tell what others have taken over.
         """
-        if with_bases and seq in self._known:
-            return self._known[seq]
-        found: set[int] = set()
-        firsts: set[int] = set()
-        for span in self.spans:
-            if span.holds(seq):
-                found.add(span.archive)
-                firsts.add(span.first)
-        for first in firsts:
-            found |= self._besides(first, seq, with_bases=with_bases)
-        if with_bases:
-            self._known[seq] = frozenset(found)
-        return frozenset(found)
+        if not with_bases:
+            return frozenset(self.uses((seq,), with_bases=False).archives)
+        if seq not in self._known:
+            self._known[seq] = frozenset(self.uses((seq,)).archives)
+        return self._known[seq]
 
     def of_row(self, archive: int, first: int, seq: int) -> frozenset[int]:
         """Give the archives that one row of the snapshot `seq` needs."""
-        return self._besides(first, seq, with_bases=True) | {archive}
+        told = self.archives.get(first)
+        found = frozenset((archive,)) if told is None else frozenset((archive, told))
+        base = self._base_before(first, seq, {})
+        return found if base is None else found | self.of(base)
 
-    def used(self, archives: Collection[int], seqs: Iterable[int]) -> bool:
+    def uses(
+        self,
+        seqs: Iterable[int],
+        own: Mapping[int, int] | None = None,
+        *,
+        with_bases: bool = True,
+    ) -> Uses:
+        """Give what the snapshots `seqs` need, however many these are.
+
+        One pass over the spans, and one for each base, mostly none, that is needed because a
+        consolidated archive has taken over its rows. `own` gives an archive for each snapshot that
+        needs it whatever it holds. For `with_bases` see `of`.
+        """
+        uses = Uses(seqs)
+        for seq, archive in (own or {}).items():
+            uses.add(archive, seq, seq + 1)
+        until: dict[int, int | None] = {}
+        for archive, first, gone in self.spans:
+            if uses.add(archive, first, gone):
+                before = until.get(first, 0)
+                until[first] = None if before is None or gone is None else max(before, gone)
+        for first, gone in until.items():
+            told = self.archives.get(first)
+            if told is not None:
+                uses.add(told, first, gone)
+            if with_bases and self._is_full(first):
+                for base, start, end in self._bases_before(first, uses.among(first, gone)):
+                    for archive in self.of(base):
+                        uses.add(archive, start, end)
+        return uses
+
+    def used(self, archives: Iterable[int], seqs: Iterable[int]) -> bool:
         """Whether one of some archives is needed by one of the snapshots `seqs`."""
-        going, numbers = frozenset(archives), sorted(seqs)
-        last: dict[int, int | None] = {}
-        for span in self.spans:
-            is_going = span.archive in going or self.archives.get(span.first) in going
-            if is_going and _within(numbers, span.first, span.gone):
-                return True
-            if self._is_full(span.first):
-                before = last.get(span.first, 0)
-                last[span.first] = (
-                    None if before is None or span.gone is None else max(before, span.gone)
-                )
-        return any(
-            not going.isdisjoint(self._besides(first, seq, with_bases=True))
-            for first, gone in last.items()
-            for seq in _within(numbers, first, gone)
-        )
+        needed = self.uses(seqs).archives
+        return any(archive in needed for archive in archives)
 
     def after(self, seq: int, archive: int) -> Needs:
         """Give the needs for when the archive of the run `seq` is full."""
@@ -111,27 +209,37 @@ class Needs:
             _known={},
         )
 
-    def _besides(self, first: int, seq: int, *, with_bases: bool) -> frozenset[int]:
-        """Give what the rows of a snapshot need besides their content that the run `first` told."""
-        told = self.archives.get(first)
-        found = frozenset() if told is None else frozenset((told,))
-        if with_bases and (base := self._base_before(first, seq)) is not None:
-            found |= self.of(base)
-        return found
+    def _bases_before(self, first: int, seqs: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+        """Yield `_base_before` of snapshots that follow each other, with the range that it is of.
 
-    def _base_before(self, first: int, seq: int) -> int | None:
+        The range ends before its second number.
+        """
+        passed: dict[int, int | None] = {}
+        for base, group in groupby(seqs, lambda seq: self._base_before(first, seq, passed)):
+            if base is not None:
+                members = list(group)
+                yield base, members[0], members[-1] + 1
+
+    def _base_before(self, first: int, seq: int, passed: dict[int, int | None]) -> int | None:
         """Give what a snapshot had rows from that the full run `first` has taken over.
 
-        None if the snapshot goes back to that run itself.
+        None if the snapshot goes back to that run itself. `passed` is where the ways back are noted
+        that are known: the same for all snapshots with this `first`, empty for the first of them.
         """
-        if not self._is_full(first) or first in (seq, self.fulls.get(seq)):
-            return None
-        base = self.bases.get(seq)
         older = self.fulls.get(seq)
-        while base is not None and base >= first:
-            if base == first:
-                return None
+        if not self._is_full(first) or first in (seq, older):
+            return None
+        way: list[int] = []
+        base = self.bases.get(seq)
+        while base is not None and base > first:
+            if base in passed:
+                base = passed[base]
+                break
+            way.append(base)
             base = self.bases.get(base)
+        passed.update(dict.fromkeys(way, base))
+        if base == first:
+            return None
         found = base if base is not None else older
         return found if found is not None and found < first else None
 
@@ -166,9 +274,3 @@ def read_needs(connection: Connection, job: str) -> Needs:
     return Needs(
         spans, archives, bases, {seq: full for seq, full in fulls.items() if full is not None}
     )
-
-
-def _within(numbers: Sequence[int], first: int, gone: int | None) -> Sequence[int]:
-    """Give those of some sorted numbers that are at least `first` and less than `gone`."""
-    end = len(numbers) if gone is None else bisect_left(numbers, gone)
-    return numbers[bisect_left(numbers, first) : end]

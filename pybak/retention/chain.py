@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from pybak.catalog.facts import ArchiveFacts, Snapshot
@@ -35,26 +35,28 @@ class Chain(NamedTuple):
 
 def find_chain(
     verdicts: Iterable[Verdict],
-    needs: Mapping[str, frozenset[int]],
+    needs: Needs,
     archives: Sequence[ArchiveFacts],
-    lost: Mapping[str, str],
+    lost: Container[str],
 ) -> Chain | None:
     """Give the oldest kept snapshot that needs archives of runs that are not kept.
 
-    `needs` are those without what only tells of members that others have taken over: a full archive
-    for each snapshot would free less than it takes. Snapshots in `lost`, whose archives are not all
-    there, are passed over.
+    What only tells of members that others have taken over does not count: a full archive for each
+    snapshot would free less than it takes. Snapshots in `lost`, by run id, whose archives are not
+    all there, are passed over.
     """
     kept = [verdict.snapshot for verdict in verdicts if verdict.keep]
     runs = {snapshot.run_id for snapshot in kept}
     known = {one.id: one for one in archives if not one.is_leaving}
     own = {one.run_id: one for one in known.values()}
+    old = [one.id for one in known.values() if one.run_id not in runs]
+    with_old = needs.uses((one.seq for one in kept), with_bases=False).first_needed(old)
     for snapshot in sorted(kept, key=lambda one: one.seq):
-        needed = [known[number] for number in sorted(needs[snapshot.run_id]) if number in known]
         if snapshot.run_id in lost or snapshot.run_id not in own:
             continue
-        if any(one.run_id not in runs for one in needed):
-            return Chain(snapshot, own[snapshot.run_id], tuple(needed))
+        if snapshot.seq in with_old:
+            needed = sorted(needs.of(snapshot.seq, with_bases=False) & known.keys())
+            return Chain(snapshot, own[snapshot.run_id], tuple(known[one] for one in needed))
     return None
 
 
@@ -107,11 +109,3 @@ def _refused(archive: ArchiveFacts, code: str, what: str) -> Problem:
         "the chain as well"
     )
     return Problem(archive.name, code, message)
-
-
-def needs_after(
-    needs: Needs, snapshots: Iterable[Snapshot], chain: Chain
-) -> dict[str, frozenset[int]]:
-    """Give what each snapshot will need when the chain's own archive is full."""
-    after = needs.after(chain.snapshot.seq, chain.own.id)
-    return {snapshot.run_id: after.of(snapshot.seq) for snapshot in snapshots}

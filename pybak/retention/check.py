@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pybak.catalog.copies import places
 from pybak.catalog.facts import ArchiveFacts, Snapshot
+from pybak.catalog.needs import Needs
 from pybak.display import printable
 from pybak.errors import StorageError
 from pybak.problems import STORAGE, Problem
@@ -27,19 +28,16 @@ class Blocked(NamedTuple):
 
 
 def find_lost(
-    snapshots: Iterable[Snapshot],
-    needs: Mapping[str, frozenset[int]],
+    snapshots: Sequence[Snapshot],
+    needs: Needs,
     archives: Iterable[ArchiveFacts],
     faults: Mapping[int, str],
 ) -> dict[str, str]:
     """Say, by run id, what is wrong with the archives of snapshots that can't be restored."""
-    own = {one.run_id: one.id for one in archives if not one.is_leaving}
-    lost = {}
-    for snapshot in snapshots:
-        needed = sorted(needs.get(snapshot.run_id, frozenset()) | {own.get(snapshot.run_id, -1)})
-        if wrong := next((faults[one] for one in needed if one in faults), None):
-            lost[snapshot.run_id] = wrong
-    return lost
+    made = {one.run_id: one.id for one in archives if not one.is_leaving}
+    own = {one.seq: made[one.run_id] for one in snapshots if one.run_id in made}
+    wrong = needs.uses((one.seq for one in snapshots), own).first_needed(faults)
+    return {one.run_id: faults[wrong[one.seq]] for one in snapshots if one.seq in wrong}
 
 
 def find_blocked(plan: JobPlan, archives: Iterable[ArchiveFacts], files: Files) -> list[Blocked]:

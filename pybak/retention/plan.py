@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from pybak.catalog.needs import Needs, Uses
 from pybak.units import format_count, format_size
 
 if TYPE_CHECKING:
@@ -89,35 +91,32 @@ class JobPlan:
 def plan_prune(
     job: str,
     verdicts: Sequence[Verdict],
-    needs: Mapping[str, frozenset[int]],
+    needs: Needs,
     archives: Iterable[ArchiveFacts],
 ) -> JobPlan:
     """Decide which archives go, by the verdicts on all snapshots of a job.
 
-    `needs` gives by run id the numbers of the archives that hold a snapshot's members, `archives`
-    are all of the job's.
+    `needs` tells what the snapshots need; `archives` are all of the job's.
+    Memory grows with spans and snapshots (n), time with n log n.
     """
     known = list(archives)
     made = {one.run_id: one for one in known if not one.is_leaving}
-    needed: dict[int, list[int]] = {}
-    for verdict in verdicts:
-        if verdict.keep:
-            for archive in _needs(verdict.snapshot, needs, made):
-                needed.setdefault(archive, []).append(verdict.snapshot.seq)
+    kept = _uses([one.snapshot for one in verdicts if one.keep], needs, made)
+    others = _uses([one.snapshot for one in verdicts if not one.keep], needs, made)
+    needed = kept.archives
+    costly = others.first_needed(one for one in others.archives if one not in needed)
     keep, remove = [], []
     for verdict in verdicts:
         snapshot = verdict.snapshot
         own = made.get(snapshot.run_id)
         if verdict.keep:
             keep.append(Entry(snapshot, verdict.reasons, own))
-            continue
-        users = needed.get(own.id, []) if own is not None else []
-        if not users:
+        elif own is None or own.id not in needed:
             remove.append(Entry(snapshot, verdict.reasons, own, archive_stays=False))
-        elif _needs(snapshot, needs, made) <= needed.keys():
-            keep.append(Entry(snapshot, (_needed_by(users),), own))
+        elif snapshot.seq not in costly:
+            keep.append(Entry(snapshot, (_needed_by(kept, own.id),), own))
         else:
-            reasons = (*verdict.reasons, f"its archive stays: {_needed_by(users)}")
+            reasons = (*verdict.reasons, f"its archive stays: {_needed_by(kept, own.id)}")
             remove.append(Entry(snapshot, reasons, own))
     return JobPlan(
         job,
@@ -128,18 +127,16 @@ def plan_prune(
     )
 
 
-def _needs(
-    snapshot: Snapshot, needs: Mapping[str, frozenset[int]], made: Mapping[str, ArchiveFacts]
-) -> frozenset[int]:
-    """Give the archives that a snapshot needs; its own also if that holds nothing but a list."""
-    own = made.get(snapshot.run_id)
-    return needs.get(snapshot.run_id, frozenset()) | ({own.id} if own is not None else set())
+def _uses(snapshots: Sequence[Snapshot], needs: Needs, made: Mapping[str, ArchiveFacts]) -> Uses:
+    """Give the archives that snapshots need; their own also if these hold nothing but a list."""
+    own = {one.seq: made[one.run_id].id for one in snapshots if one.run_id in made}
+    return needs.uses((one.seq for one in snapshots), own)
 
 
-def _needed_by(numbers: Sequence[int]) -> str:
-    ordered = sorted(numbers)
-    if len(ordered) == 1:
-        return f"needed by run {ordered[0]}"
-    named = ", ".join(map(str, ordered[:_NAMED]))
-    more = len(ordered) - _NAMED
+def _needed_by(uses: Uses, archive: int) -> str:
+    count = uses.count(archive)
+    named = ", ".join(map(str, islice(uses.users(archive), _NAMED)))
+    if count == 1:
+        return f"needed by run {named}"
+    more = count - _NAMED
     return f"needed by runs {named}" + (f" and {format_count(more, 'other')}" if more > 0 else "")

@@ -33,7 +33,7 @@ from pybak.errors import (
 )
 from pybak.options import PruneOptions
 from pybak.problems import LOCKED, STORAGE, Problem
-from pybak.retention.chain import Chain, find_chain, find_obstacle, needs_after
+from pybak.retention.chain import Chain, find_chain, find_obstacle
 from pybak.retention.check import (
     find_blocked,
     find_lost,
@@ -163,7 +163,7 @@ class PruneRun(Cancellable):
         Raises StorageError if nothing of what is to be deleted can be, because of where it lies.
         """
         snapshots = self._history.snapshots(job)
-        needs: Mapping[str, frozenset[int]] = self._history.needs(snapshots)
+        needs = needs_of(self._database, job)
         archives = self._history.archives_of_job(job)
         files = Files(removal.taken_places(self._database, job))
         faults = _find_faults(files, archives)
@@ -172,8 +172,7 @@ class PruneRun(Cancellable):
         problems: list[Problem] = []
         chain = None
         if self.options.consolidate if chains is None else chains:
-            held = self._history.needs(snapshots, with_bases=False)
-            chain = find_chain(verdicts, held, [files.readable(one) for one in archives], lost)
+            chain = find_chain(verdicts, needs, [files.readable(one) for one in archives], lost)
             if chain is not None:
                 chain = chain._replace(further=further_folders(chain, archives, files))
                 obstacle = find_unready(chain, archives, files) or find_obstacle(
@@ -183,7 +182,7 @@ class PruneRun(Cancellable):
                     problems.append(obstacle)
                     chain = None
         if chain is not None:
-            needs = needs_after(needs_of(self._database, job), snapshots, chain)
+            needs = needs.after(chain.snapshot.seq, chain.own.id)
         plan = plan_prune(job, verdicts, needs, archives)
         blocked = find_blocked(plan, archives, files)
         spared = wholly_blocked(blocked)

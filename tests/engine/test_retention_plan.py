@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pybak.catalog.facts import ArchiveFacts, Snapshot
+from pybak.catalog.needs import Needs, Span
 from pybak.retention.plan import JobPlan, plan_prune
 from pybak.retention.policy import NO_RULE, Verdict
 
@@ -37,8 +38,9 @@ def plan(
         Verdict(snapshot(seq), keep=seq in keep, reasons=("kept",) if seq in keep else (NO_RULE,))
         for seq in sorted(needs, reverse=True)
     ]
-    numbers = {f"run-{seq}": frozenset(n * 10 for n in of) for seq, of in needs.items()}
-    return plan_prune("docs", verdicts, numbers, archives)
+    spans = [Span(number * 10, seq, seq + 1) for seq, of in needs.items() for number in of]
+    told = Needs(spans, archives={}, bases={}, fulls={})
+    return plan_prune("docs", verdicts, told, archives)
 
 
 def outcome(made: JobPlan) -> tuple[list[int], list[int], list[int]]:
