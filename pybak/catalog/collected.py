@@ -93,7 +93,8 @@ class CollectedVersions:
             insert_versions(connection, job_id, archive_id, first_seq, self._rows())
             return
         connection.detach()
-        connection.exec_driver_sql(f"ATTACH ? AS {_ATTACHED}", (os.fspath(self._path),))
+        # As bytes, which SQLite takes as they are: not all names are text.
+        connection.exec_driver_sql(f"ATTACH ? AS {_ATTACHED}", (os.fsencode(self._path),))
         connection.exec_driver_sql(
             f"INSERT INTO main.file_version (job_id, archive_id, first_seq, {_NAMES}) "  # noqa: S608
             f"SELECT ?, ?, ?, {_NAMES} FROM {_ATTACHED}.version ORDER BY rowid",

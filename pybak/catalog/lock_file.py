@@ -64,15 +64,15 @@ class FileLock:
         )
         self.release()
 
-    def note(self) -> None:
-        """Write down who holds it."""
+    def note(self, run_id: str | None = None) -> None:
+        """Write down who holds it: the run that wanted it, or the one that turned out to be."""
         if not self.is_held:
             return
         about = {
             "pid": os.getpid(),
             "host": this_host(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            "run_id": self._wanted.run_id,
+            "run_id": run_id or self._wanted.run_id,
             "job": self._wanted.job[:_JOB_CHARACTERS],
         }
         data = json.dumps(about).encode("ascii").ljust(_NOTE_BYTES - 1) + b"\n"

@@ -70,22 +70,43 @@ class RunRecorder:
         """Complete the row; give what went wrong with the catalog in this run, if anything.
 
         `write` takes over where the run made a snapshot: it writes all there is in one transaction.
+        Where the history went on without the run, its row tells that, and names no archive: by
+        itself one that is a difference would pass for more than it holds.
         """
         if self._catalog is not None and self.problem is None:
             try:
                 if write is not None:
-                    with self._catalog.database.transaction() as connection:
-                        write(connection)
+                    self._write(write, status=status, counts=counts, now=now)
                 else:
                     self._catalog.finish_run(
                         self.run_id,
                         status=status, counts=counts, now=now, archive=archive, message=message,
                     )  # fmt: skip
             except CatalogError as error:
-                self.problem = str(error)
+                self.problem = self.problem or str(error)
         if self._catalog is not None:
             self._catalog.close()
             self._catalog = None
             if self.problem is None and (stages := current()) is not None:
                 stages.recorded.append((self._url, self.run_id))
         return self.problem
+
+    def _write(
+        self,
+        write: Callable[[Connection], object],
+        *,
+        status: str,
+        counts: Mapping[str, Any],
+        now: datetime,
+    ) -> None:
+        from pybak.catalog.snapshots import OvertakenError
+
+        assert self._catalog is not None
+        try:
+            with self._catalog.database.transaction() as connection:
+                write(connection)
+        except OvertakenError as error:
+            self.problem = str(error)
+            self._catalog.finish_run(
+                self.run_id, status=status, counts=counts, now=now, message=self.problem
+            )

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, insert, select, update
+from sqlmodel import col
 
 from pybak.catalog.collected import CollectedVersions
 from pybak.catalog.copies import StoredCopy, add_copies
@@ -46,6 +47,10 @@ from pybak.volumes.model import Volume as StoredVolume
 
 FULL: Final = "full"
 ADD_IT: Final = "run `python flows/rebuild.py DESTINATION` to have it there"
+
+
+class OvertakenError(CatalogError):
+    """A snapshot is not written, for the history went on without it; the archive is whole."""
 
 
 class StoredArchive(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,9 +107,12 @@ def write_snapshot(
     transaction.
 
     Raises CatalogError if the row of the run is not there, as where another program put a new
-    catalog into the place of this one meanwhile.
+    catalog into the place of this one meanwhile, and OvertakenError where a later run of the job is
+    in the history already, or the base is not any more: the open rows are then not those that the
+    archive is the difference to.
     """
     job_id = job_number(connection, end.job)
+    _check_turn(connection, job_id, end, archive.name)
     archive_id = _add_archive(connection, end.run_id, end.job, archive)
     _to_base(connection, job_id, end)
     postgres = is_postgres(connection)
@@ -163,6 +171,46 @@ def job_number(connection: Connection, name: str) -> int:
         connection.execute(insert(Job).values(name=name))
         number = connection.execute(wanted).scalar_one()
     return int(number)
+
+
+def _check_turn(connection: Connection, job_id: int, end: SnapshotEnd, archive: str) -> None:
+    """Raise OvertakenError where two runs of the job, or a run and a prune, were not kept apart.
+
+    Others who write a snapshot of the job, or take the base from the history, wait from here on
+    until the transaction ends; on SQLite they do so anyway.
+    """
+    connection.execute(select(Job.id).where(Job.id == job_id).with_for_update())  # type: ignore[call-overload]
+    recorded = select(Run.run_id).where(Run.job == end.job, col(Run.mode).is_not(None))  # type: ignore[call-overload]
+    later = connection.execute(recorded.where(Run.seq > end.seq).limit(1)).scalar()
+    if later is not None:
+        raise OvertakenError(
+            f"run {printable(later)}, which began after this one and beside it, is in the history "
+            f"of {printable(end.job)} already; so {printable(archive)} is not: {ADD_IT}"
+        )
+    if end.base_seq is not None and not _is_kept(connection, end.job, end.base_seq):
+        raise OvertakenError(
+            f"run {printable(end.base_run or '')}, to which {printable(archive)} is the "
+            f"difference, was removed from the history of {printable(end.job)} meanwhile; so that "
+            f"is not there either: {ADD_IT}, as far as what it needs is left"
+        )
+
+
+def _is_kept(connection: Connection, job: str, seq: int) -> bool:
+    """Whether all that the run `seq` recorded is there.
+
+    A full run needs its archive alone, and may have lost its snapshot before.
+    """
+    run = connection.execute(
+        select(Run.run_id, Run.mode, Run.is_snapshot)  # type: ignore[call-overload]
+        .where(Run.job == job, Run.seq == seq)
+        .with_for_update(read=True)
+    ).first()
+    if run is None or not (run.is_snapshot or run.mode == FULL):
+        return False
+    stored = select(Archive.id).where(  # type: ignore[call-overload]
+        Archive.job == job, Archive.run_id == run.run_id, Archive.state == PRESENT
+    )
+    return connection.execute(stored.with_for_update(read=True)).first() is not None
 
 
 def add_errors(connection: Connection, run_id: str, errors: Iterable[tuple[str, str, str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,19 @@ def test_collected_versions_are_what_the_lines_say(any_catalog: str, tmp_path: P
     catalog.close()
     assert len(rows(any_catalog, "told")) == collected.count == 5
     assert rows(any_catalog, "collected") == rows(any_catalog, "told")
+
+
+def test_versions_collected_in_a_folder_whose_name_is_no_text(
+    any_catalog: str, tmp_path: Path
+) -> None:
+    place = tmp_path / os.fsdecode(b"no \xff text ?%20")
+    place.mkdir()
+    catalog = Catalog(any_catalog)
+    write(catalog, "collected", collect(place / "versions.db"))
+    write(catalog, "told", facts())
+    catalog.close()
+    assert rows(any_catalog, "collected") == rows(any_catalog, "told")
+    assert os.listdir(place) == ["versions.db"]
 
 
 def test_two_collections_can_be_written_over_one_connection(

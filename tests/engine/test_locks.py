@@ -16,10 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pruning import Shelf
 from waiting import shared, wait_for
 
-from pybak.catalog.locks import FOREVER, Lock, archives_lock, job_lock, waiting_seconds
-from pybak.errors import ExitCode, Interrupted, LockedError
+from pybak.catalog.locks import (
+    FOREVER,
+    Lock,
+    archives_lock,
+    is_locked,
+    job_lock,
+    noted,
+    waiting_seconds,
+)
+from pybak.errors import ExitCode, Interrupted, LockedError, StorageError
 from pybak.home import home
 
 if TYPE_CHECKING:
@@ -295,6 +304,163 @@ def test_a_link_that_lies_where_the_lock_should_be_is_not_followed(tmp_path: Pat
 )
 def test_options_say_how_long_to_wait(wait: bool, limit: str | None, seconds: float | None) -> None:
     assert waiting_seconds(wait=wait, limit=limit) == seconds
+
+
+class TestSharedFile:
+    """Whoever shares an SQLite catalog is kept apart, whatever their homes."""
+
+    @pytest.fixture
+    def url(self, tmp_path: Path) -> str:
+        """The URL of an empty catalog that does not lie in PYBAK_HOME."""
+        place = tmp_path / "shared"
+        place.mkdir(mode=0o700)
+        (place / "catalog.db").touch(0o600)
+        return f"sqlite:///{place}/catalog.db"
+
+    def test_runs_with_different_homes_exclude_each_other(self, url: str, tmp_path: Path) -> None:
+        """(case 98)"""
+        with holder("job", url=url, home=tmp_path / "other") as first:
+            says(first, "held")
+            with pytest.raises(LockedError) as refused, job_lock("docs", catalog_url=url):
+                pass
+            assert re.search(rf"\(process {first.pid}, since 2", str(refused.value))
+            assert is_locked("docs", catalog_url=url)
+            assert not is_locked("docs")
+            with job_lock("mail", catalog_url=url), job_lock("docs") as with_another:
+                assert with_another == Lock(is_safe=True)
+            let_go(first)
+            says(first, "released")
+            assert is_free(url)
+
+    @pytest.mark.parametrize("kinds", [("shared", "exclusive"), ("exclusive", "shared")])
+    def test_readers_share_and_who_deletes_waits(
+        self, url: str, tmp_path: Path, kinds: Sequence[str]
+    ) -> None:
+        with holder(kinds[0], url=url, home=tmp_path / "a") as first:
+            says(first, "held")
+            if kinds[0] == "shared":
+                with archives_lock("docs", shared=True, catalog_url=url):
+                    pass
+            with holder(kinds[1], url=url, home=tmp_path / "b", wait=30) as second:
+                time.sleep(0.5)
+                let_go(first)
+                says(first, "released")
+                says(second, "held")
+
+    def test_a_home_whose_catalog_is_shared_counts_too(self, tmp_path: Path) -> None:
+        with holder("job", home=tmp_path / "other") as first:
+            says(first, "held")
+            (tmp_path / "link.db").symlink_to(tmp_path / "other" / "catalog.db")
+            for name in ("other/catalog.db", "link.db"):
+                url = f"sqlite:///{tmp_path}/{name}"
+                with pytest.raises(LockedError), job_lock("docs", catalog_url=url):
+                    pass
+
+    def test_who_took_it_last_is_read_where_all_write_themselves_down(
+        self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYBAK_CATALOG_URL", url)
+        with job_lock("docs", run_id="earlier", catalog_url=url):
+            pass
+        monkeypatch.setenv("PYBAK_HOME", str(tmp_path / "other"))
+        with job_lock("docs", run_id="r", catalog_url=url):
+            monkeypatch.undo()
+            monkeypatch.setenv("PYBAK_CATALOG_URL", url)
+            note = noted("docs")
+        assert note is not None
+        assert (note.run_id, note.is_alive) == ("r", True)
+
+    def test_the_catalog_in_the_home_has_no_other_lock(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A lock that is taken twice keeps its own run away."""
+        link = tmp_path / "link"
+        link.symlink_to(home())
+        for path in (home() / "catalog.db", link / "catalog.db"):
+            with job_lock("docs", catalog_url=f"sqlite:///{path}") as lock:
+                assert lock == Lock(is_safe=True)
+                assert len(list((home() / "locks").iterdir())) == 1
+        monkeypatch.setenv("PYBAK_HOME", str(link))
+        with job_lock("docs", catalog_url=f"sqlite:///{link.resolve()}/catalog.db") as lock:
+            assert lock == Lock(is_safe=True)
+        (tmp_path / "locks").symlink_to(home() / "locks")
+        with job_lock("docs", catalog_url=f"sqlite:///{tmp_path}/catalog.db") as lock:
+            assert lock == Lock(is_safe=True)
+
+    def test_databases_without_a_file_have_no_other_lock(self) -> None:
+        for url in ("sqlite://", "sqlite:///:memory:", "sqlite:///file:x?uri=true", "sqlite:x"):
+            with job_lock("docs", catalog_url=url) as lock:
+                assert lock == Lock(is_safe=True)
+
+    def test_where_the_catalogs_folder_takes_no_locks_the_run_is_told_and_goes_on(
+        self, url: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "shared" / "locks").write_text("a file where a folder should be")
+        with job_lock("docs", catalog_url=url) as lock:
+            assert not lock.is_safe
+            assert f"{tmp_path}/shared/locks: can't hold locks" in str(lock.problem)
+            assert not is_free(), "who shares PYBAK_HOME is kept away all the same"
+        shelf = Shelf(tmp_path / "shelf", url)
+        shelf.add({"a": 1})
+        shelf.add({"a": 2})
+        with pytest.raises(StorageError, match="can't hold locks"):
+            shelf.prune(keep_last=1)
+
+    def test_a_home_that_takes_no_locks_is_told_all_the_same(
+        self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("PYBAK_HOME", str(tmp_path / "file"))
+        with job_lock("docs", catalog_url=url) as lock:
+            assert not lock.is_safe
+            assert "put PYBAK_HOME on a local disk" in str(lock.problem)
+            assert not is_free(url), "who shares the catalog is kept away all the same"
+
+    def test_a_folder_that_is_not_there_is_made_as_for_a_catalog(self, tmp_path: Path) -> None:
+        with job_lock("docs", catalog_url=f"sqlite:///{tmp_path}/new/catalog.db") as lock:
+            assert lock == Lock(is_safe=True)
+        modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("new", "new/locks")]
+        assert modes == [0o700, 0o700]
+
+    @pytest.mark.parametrize(
+        ("mode", "folder_mode", "file_mode"),
+        [(0o600, 0o700, 0o600), (0o640, 0o700, 0o600), (0o660, 0o770, 0o660)],
+    )
+    def test_who_may_write_the_catalog_may_take_its_locks(
+        self, url: str, tmp_path: Path, mode: int, folder_mode: int, file_mode: int
+    ) -> None:
+        place = tmp_path / "shared"
+        (place / "catalog.db").chmod(mode)
+        with job_lock("docs", catalog_url=url):
+            (file,) = (place / "locks").iterdir()
+            assert (place / "locks").stat().st_mode & 0o777 == folder_mode
+            assert file.stat().st_mode & 0o777 == file_mode
+
+    @pytest.mark.needs_root
+    def test_root_leaves_the_locks_to_the_owner_of_the_catalog(
+        self, url: str, tmp_path: Path
+    ) -> None:
+        place = tmp_path / "shared"
+        for path in (place, place / "catalog.db"):
+            os.chown(path, 65534, 65534)
+        for job in ("docs", "mail"):
+            with job_lock(job, catalog_url=url) as lock:
+                assert lock == Lock(is_safe=True)
+        made = [place / "locks", *(place / "locks").iterdir()]
+        assert [(one.stat().st_uid, one.stat().st_gid) for one in made] == [(65534, 65534)] * 3
+
+    @pytest.mark.needs_root
+    def test_root_leaves_nothing_where_a_link_leads_elsewhere(
+        self, url: str, tmp_path: Path
+    ) -> None:
+        place, elsewhere = tmp_path / "shared", tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        for path in (place, place / "catalog.db"):
+            os.chown(path, 65534, 65534)
+        (place / "locks").symlink_to(elsewhere)
+        with job_lock("docs", catalog_url=url):
+            pass
+        assert [one.stat().st_uid for one in (elsewhere, *elsewhere.iterdir())] == [0, 0]
 
 
 class TestPostgres:
