@@ -132,11 +132,11 @@ def _run(
         found = resolve_sources(
             [from_portable(source) for source in sources], files_from=options.files_from
         )
-        scratch = None
+        scratch = lock = None
         if options.dry_run:
             scratch = Path(stack.enter_context(TemporaryDirectory(prefix="pybak-plan-")))
         else:
-            stack.enter_context(job_locked(found.job(job), options, screen))
+            lock = stack.enter_context(job_locked(found.job(job), options, screen))
         run = stack.enter_context(
             BackupRun(
                 found,
@@ -148,6 +148,8 @@ def _run(
                 scratch=scratch,
             )
         )
+        if lock is not None:
+            lock.note_run(run.run_id)
         stack.enter_context(stop_on_signal(run.request_cancel))
         make = _plan_only if options.dry_run else _back_up
         return make(run, screen)

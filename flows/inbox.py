@@ -90,7 +90,7 @@ def _inbox(source: str, destination: str, options: InboxOptions) -> Report:
     with InboxRun(source, destination, options, encrypted=encrypted) as run:
         if options.dry_run:
             return run.rehearse(None)
-        with job_locked(run.asked.job, options, screen) as lock:
+        with job_locked(run.asked.job, options, screen, run_id=run.run_id) as lock:
             if not lock.is_safe:  # another round may be at work on the same files
                 raise StorageError(f"{lock.problem}; so nothing was taken from {source}")
             with stop_on_signal(run.request_cancel):

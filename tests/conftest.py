@@ -118,6 +118,14 @@ def _cannot_run(reason: str) -> None:
     pytest.skip(reason)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_home_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what fixtures of modules do, before `_own_environment`, out of the user's catalog."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYBAK_HOME", str(tmp_path_factory.mktemp("pybak-home-of-all")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

@@ -163,6 +163,7 @@ def _begin_backup(stack: ExitStack, parameters: Mapping[str, Any]) -> BegunBacku
                     password=from_environment(os.environ),
                 )
             )
+            lock.note_run(run.run_id)
             if not run.begin_ahead():
                 return None
         except PyBakError:

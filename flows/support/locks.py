@@ -15,10 +15,13 @@ from pybak.options.inbox import InboxOptions
 
 
 @contextmanager
-def job_locked(job: str, options: BackupOptions | InboxOptions, screen: Screen) -> Iterator[Lock]:
-    """Hold the job's lock; Ctrl-C and the like end the waiting for it.
+def job_locked(
+    job: str, options: BackupOptions | InboxOptions, screen: Screen, *, run_id: str | None = None
+) -> Iterator[Lock]:
+    """Hold the job's lock for the run `run_id`; Ctrl-C and the like end the waiting for it.
 
-    Raises LockedError if another run has it for too long, Interrupted.
+    A run that is not known yet is noted later. Raises LockedError if another run has it for too
+    long, Interrupted.
     """
     asked = threading.Event()
     with ExitStack() as stack:
@@ -28,6 +31,7 @@ def job_locked(job: str, options: BackupOptions | InboxOptions, screen: Screen) 
                     job,
                     wait=waiting_seconds(wait=options.wait, limit=options.wait_limit),
                     catalog_url=catalog_url(),
+                    run_id=run_id,
                     cancelled=asked.is_set,
                     on_wait=screen.waiting,
                 )

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import subprocess
+import sys
 import time
 from pathlib import Path
 
-from commands import Commands
+from backing_up import prose
+from commands import PROJECT, Commands
+from waiting import wait_for
 
 from pybak.catalog.locks import job_lock
 
+ON_PATH = {"PYTHONPATH": str(PROJECT)}
 _SECONDS = 60.0
 
 
@@ -43,6 +48,24 @@ def test_a_job_at_work_is_refused_or_waited_for_in_a_line(
     done = run_command("backup", *words, "--wait")
     assert (done.rc, done.stderr) == (0, ""), done
     assert json.loads(done.stdout)["status"] == "success"
+
+
+def test_a_run_at_work_is_shown_as_such(run_command: Commands, tmp_path: Path) -> None:
+    """Who holds the lock of its job tells that it is alive."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a").write_bytes(prose(30_000_000))
+    words = (tmp_path / "docs", "-o", "a.tar.bz2", "-l", "9", "-w", "1", "--job", "papers")
+
+    def shown() -> list[str]:
+        command = [sys.executable, "-m", "pybak", "status", "--json"]
+        done = subprocess.run(command, env=os.environ | ON_PATH, stdout=subprocess.PIPE)
+        found = json.loads(done.stdout or b"{}")
+        return [job["state"] for job in found.get("jobs", [])]
+
+    with run_command.running("backup", *words) as process:
+        states = wait_for(shown, told="the job")
+        assert process.poll() is None  # it is still at work
+        assert states == ["running"]
 
 
 def first_line(fd: int) -> str:
