@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pybak.units import format_size
 MAX_WORKERS_VARIABLE: Final = "PYBAK_MAX_WORKERS"
 _MOST_WORKERS = 8
 _ALL_UP_TO = 3
+_MOST_FILES = 10_240  # more macOS gives no process
 
 # Proportional set size, as `benchmarks/backup.py` weighs it (Python 3.11).
 FLOW_BYTES: Final = 210 << 20
@@ -35,6 +37,19 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         cpus = os.cpu_count() or 1
     quota = _cgroup_quota(cgroup)
     return max(1, min(cpus, math.ceil(quota)) if quota else cpus)
+
+
+def allow_open_files() -> None:
+    """Let this process have as many files open as it may; most systems begin with 1024 or 256."""
+    try:
+        import resource
+    except ImportError:  # pragma: no cover - other systems
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _cgroup_quota(cgroup: Path) -> float | None:

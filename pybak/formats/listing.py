@@ -94,8 +94,8 @@ class Listing(NamedTuple):
 
     `problems` are about the archive as a whole. `missing` are name and kind of members that the
     manifest lists and the archive lacks. `encrypted` tells whether any member needs a password
-    that was not given. `head` is the manifest's first line, if there is a good one, and
-    `references` are what it says to be in other archives.
+    that was not given. `head` is the manifest's first line, if there is a good one,
+    `references` are what it says to be in other archives, and `status` how the run ended.
     """
 
     members: list[Listed]
@@ -105,3 +105,4 @@ class Listing(NamedTuple):
     encrypted: bool = False
     head: Head | None = None
     references: Sequence[Reference] = ()
+    status: str = ""

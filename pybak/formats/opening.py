@@ -17,6 +17,7 @@ from pybak.formats.tar_index import PieceIndex
 from pybak.formats.tar_reader import TarFile
 from pybak.formats.wrapper import WrappedSource, unwrap
 from pybak.formats.zip_reader import ZipFile
+from pybak.resources import allow_open_files
 from pybak.storage.opening import is_remote
 
 _NUMBERED = re.compile(rb"(.+)\.(\d{3,})(\.zip)?", re.DOTALL)
@@ -37,6 +38,7 @@ _OTHERS = (
 _HEAD = 512
 _Made = TypeVar("_Made")
 _ZIP_TAIL = 66_000
+_FEW = 8  # volumes
 _SIDE_BY_SIDE = 8  # volumes in a storage that are opened at the same time
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x01\x02", b"PK00PK\x03\x04", b"PK\x07\x08")
 
@@ -100,6 +102,8 @@ def _opened(
         threads = min(len(paths), _SIDE_BY_SIDE)
     else:
         files, threads = FileSource, 1
+        if len(paths) > _FEW:  # which each of several workers in a process has open
+            allow_open_files()
 
     def open_one(path: bytes) -> Source:
         return _unwrapped(files(path), password)

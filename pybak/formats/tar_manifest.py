@@ -161,7 +161,10 @@ def _from_manifest(
         raise _bad(source, "leaves something out at its end")
     if index.plain_end != plain_end:
         raise _bad(source, "lists pieces that do not fit the archive")
-    return Listing(members, True, [], [], False, manifest.head, manifest.references), index
+    listing = Listing(
+        members, True, [], [], False, manifest.head, manifest.references, manifest.status
+    )
+    return listing, index
 
 
 def _bad(source: Source, what: str) -> ArchiveError:

@@ -30,12 +30,14 @@ from pybak.problems import DAMAGED, UNSUPPORTED, Problem
 from pybak.units import format_count, format_size
 
 _MAX_NAME = 0xFFFF
+_UNSURE = "the content of any member may be wrong"
 _RUN_WEIGHT, _ENTRY_WEIGHT = 100, 1000
 _MANY = 200_000  # members that any archive may hold, however small it is
 _MEMBERS_PER_RATIO = 1 / 1000  # a byte, times the ratio: an empty file takes 4 bytes and more
 _BILLION = 1_000_000_000
 _TAR_NAMES = (b".tar", b".tgz", b".tbz2", b".tbz", b".tzst")
 _MAX_LISTING = 1 << 30  # bytes of names and maps
+_MAX_MANIFEST = 256 << 20  # packed, of some five million members; it stays in memory
 _SMALL_LISTING, _LISTING_PER_BYTE = 256 << 20, 64
 
 
@@ -122,7 +124,8 @@ class _Scan:
         except TooLargeError:
             raise
         except ArchiveError as error:
-            self._report(f"{self._what(error)}, behind the last member")
+            # One checksum may be of all that was unpacked, and come only here.
+            self._report(f"{self._what(error)}, found behind the last member; {_UNSURE}")
 
     def _walk(self) -> None:
         reader = HeaderReader()
@@ -139,7 +142,8 @@ class _Scan:
                 if entry.name == MEMBER_NAME and entry.kind == FILE:
                     stream.seek(entry.data)
                     # It is packed, so the archive can't be much smaller.
-                    self._manifest = stream.read(min(entry.size, 2 * self._source.size + BLOCK))
+                    most = min(2 * self._source.size + BLOCK, _MAX_MANIFEST)
+                    self._manifest = stream.read(min(entry.size, most))
                 has_mark = False
                 stream.seek(entry.end)
             elif stream.at == head:
@@ -236,8 +240,9 @@ class _Scan:
         listed = [_enriched(member, facts) for member in members]
         missing = [(fact.name, fact.type) for fact in facts.values()]
         return Listing(
-            listed, True, self._problems, missing, False, manifest.head, manifest.references
-        )
+            listed, True, self._problems, missing, False, manifest.head, manifest.references,
+            manifest.status,
+        )  # fmt: skip
 
     # -- single files
 

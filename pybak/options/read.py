@@ -73,6 +73,7 @@ class ReadOptions(NoticeOptions):
     max_ratio: float | None = Field(
         default=None,
         ge=1,
+        allow_inf_nan=False,
         title="Highest ratio",
         description="Refuse what unpacks to more than this many times its size (250).",
         json_schema_extra=cli("--max-ratio", metavar="TIMES"),

@@ -18,6 +18,7 @@ from pybak.locate import LATEST, portable_name
 from pybak.paths import user_path
 from pybak.portable import from_portable
 from pybak.problems import STORAGE, Problem
+from pybak.report.status import PARTIAL
 from pybak.restore.select import Selector
 from pybak.restore.snapshot import Reference, Share, recorded_shares, references_of, whole
 from pybak.storage.opening import is_remote
@@ -91,9 +92,13 @@ class Asked:
                         references[one.archive_id] |= references_of([one])
             archives = history.archives_by_id({**names, **references})
             lack = history.lack(self.snapshot)
-        shares = recorded_shares(
-            (facts, names.get(facts.id, ()), references.get(facts.id, {})) for facts in archives
-        )
+        is_partial = self.snapshot.status == PARTIAL
+        shares = [
+            share._replace(is_partial=is_partial)
+            for share in recorded_shares(
+                (facts, names.get(facts.id, ()), references.get(facts.id, {})) for facts in archives
+            )
+        ]
         if lack is not None:
             own = self.snapshot.archive or ""
             last = shares.pop() if shares else Share(own, (), frozenset())

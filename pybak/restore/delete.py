@@ -21,7 +21,8 @@ from pybak.errors import reason
 from pybak.folders import Folders
 from pybak.formats.listing import Listed, Listing
 from pybak.mounts import Mount, mount_of
-from pybak.problems import DAMAGED, DELETED, EXISTS, STORAGE, Problem
+from pybak.problems import DAMAGED, DELETED, EXISTS, STORAGE, UNREADABLE, Problem
+from pybak.report.status import PARTIAL
 from pybak.restore.items import Node
 from pybak.restore.names import UnsafeName, folded, safe_name
 from pybak.restore.select import Selector
@@ -86,12 +87,18 @@ def plan_delete(
 
 
 def why_incomplete(listing: Listing) -> Problem | None:
-    """Say why nothing may be deleted if a listing does not tell all that its archive holds."""
+    """Say why nothing may be deleted by a listing; None if it tells all that there was."""
     reason = _why_incomplete(listing)
-    if not reason:
-        return None
-    message = f"nothing was deleted: {reason}, so it may hold more than it lists"
-    return Problem("", DAMAGED, message)
+    if reason:
+        message = f"nothing was deleted: {reason}, so it may hold more than it lists"
+        return Problem("", DAMAGED, message)
+    return of_partial() if listing.status == PARTIAL else None
+
+
+def of_partial() -> Problem:
+    """Say why nothing may be deleted if the backup could not read all of its source."""
+    message = "nothing was deleted: the backup is partial, and files that it lacks would go, too"
+    return Problem("", UNREADABLE, message)
 
 
 def _why_incomplete(listing: Listing) -> str:

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import msgspec
 
 from pybak.display import printable
-from pybak.entries import FILE
+from pybak.entries import FILE, FOLDER
 from pybak.errors import ArchiveError, PlanError, PyBakError, StorageError, WrongPasswordError
 from pybak.formats.archive import Archive, Limits, TooLargeError, check_sizes
-from pybak.formats.listing import Listed, Listing
+from pybak.formats.listing import NO_OWNER, Listed, Listing
 from pybak.formats.opening import open_archive
 from pybak.formats.zip_aes import ADVICE
 from pybak.formats.zip_directory import Member
@@ -29,7 +29,7 @@ from pybak.problems import CHANGES_ONLY, DAMAGED, STORAGE, WRONG_PASSWORD, Probl
 from pybak.report.phrases import only_changes
 from pybak.restore.authentic import authenticate, wrapped_volumes
 from pybak.restore.choose import Chosen, choose, unmatched
-from pybak.restore.delete import why_incomplete
+from pybak.restore.delete import of_partial, why_incomplete
 from pybak.restore.items import Item, Job, write_index
 from pybak.restore.owners import FindOwner
 from pybak.restore.select import Selector
@@ -163,6 +163,8 @@ class _Gatherer:
             self._doubt = Problem("", STORAGE, "nothing was deleted: the backup is not whole")
         if share.held is not None and self._question.is_tidying:
             self._held.append(share.held)
+            if share.is_partial:
+                self._doubt = self._doubt or of_partial()
         wanted = wanted_of(share, self._selector)
         names = wanted.held
         if names is not None and not names:
@@ -215,7 +217,8 @@ class _Gatherer:
                 question.password is not None and _is_encrypted(archive, listing)
             )
             in_runs, most = runs_of(archive, question.tasks)
-            self._take(Origin(job, archive.label, chosen.items, in_runs, most), chosen)
+            items = _owned(archive, chosen.items) if job.sets_owner else chosen.items
+            self._take(Origin(job, archive.label, items, in_runs, most), chosen)
             self._stored += archive.source.size
         if share.names is None:
             if listing.head is not None and listing.head.base_run:
@@ -278,6 +281,21 @@ class _Gatherer:
                 "if you trust them, raise --max-members"
             )
         check_sizes(label, self._stored, self._unpacked, limits)
+
+
+def _owned(archive: Archive, items: list[Item]) -> list[Item]:
+    """Give folders the owners that only their own headers tell. Files ask when they are made."""
+
+    def of(item: Item) -> Item:
+        if item.kind != FOLDER or item.uid != NO_OWNER:
+            return item
+        try:
+            found = archive.owner(item.member)
+        except (ArchiveError, StorageError):
+            return item  # the same header stands before no content
+        return msgspec.structs.replace(item, uid=found[0], gid=found[1]) if found else item
+
+    return [of(item) for item in items]
 
 
 def _code(error: PyBakError) -> str:

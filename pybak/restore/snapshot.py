@@ -42,7 +42,8 @@ class Share(NamedTuple):
     `archive` is the name that people know it by, `volumes` are its files in order. `names` are
     the member names that it takes, None for all, and `references` what it takes the content for.
     Where the files can't be found, there are none, and `trouble` says why. The shares of a
-    snapshot have no name in common; they come oldest archive first.
+    snapshot have no name in common; they come oldest archive first. `is_partial` says that the run
+    which made the snapshot could not read all; where it is told, all shares tell it.
 
     `run_id` is the run that made the archive and `size` its bytes in all, where the catalog knows:
     another archive may lie there under the same name. `lack` says what the snapshot itself lacks,
@@ -57,6 +58,7 @@ class Share(NamedTuple):
     size: int | None = None
     references: Mapping[bytes, Reference] = {}
     lack: Problem | None = None
+    is_partial: bool = False
 
     @property
     def members(self) -> frozenset[bytes] | None:

@@ -100,6 +100,8 @@ def _find_in(folder: Folder, name: bytes, path: bytes) -> VolumeSet:
     """Find the archive `name` in a folder; `path` is how it was named."""
     if not folder.has(name):
         return _by_base(folder, name)
+    if not folder.is_file(name):
+        raise PlanError(f"{printable(path)}: is no file; name an archive")
     key = _key(name)
     volumes = _sets(folder).get(key, {}) if key else {}
     if key is None or (1 not in volumes and not key.is_wrapped and _is_whole(folder, name)):

@@ -66,6 +66,9 @@ def test_restores_and_checks_share_their_limits() -> None:
     for options in (RestoreOptions, VerifyOptions):
         fields = options.model_fields
         assert {"max_ratio", "max_members", "password_block", "workers", "cluster"} <= set(fields)
+        for given in (float("inf"), float("nan"), 0.5):
+            with pytest.raises(ValidationError):
+                options(max_ratio=given)
 
 
 def test_what_is_deleted_is_named_to_people_up_to_a_limit_and_in_json_all() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import archives as forge
 import pytest
+from jobs import Job
 
 from pybak.catalog.facts import Snapshot
 from pybak.catalog.history import History
@@ -302,3 +303,15 @@ def test_no_backup_at_all_is_not_found() -> None:
         asked("latest")
     with pytest.raises(NotFoundError, match="no backup of this job"):
         asked("latest", "docs", BEGIN.isoformat())
+
+
+def test_very_many_patterns_are_no_harm(tmp_path: Path) -> None:
+    """A list of files; SQLite takes no statement with a thousand alternatives."""
+    job = Job(tmp_path)
+    for name in ("kept", "other"):
+        (job.source / name).write_text(name)
+    job.run()
+    include = ["/docs/kept", *(f"/docs/no-{number}" for number in range(1100))]
+    report, folder = job.restore(include=include)
+    assert report.files.restored == 1
+    assert [path.name for path in folder.iterdir()] == ["kept"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import archives as forge
 import pytest
 import tars
+from backing_up import back_up
+from jobs import Job
 from restoring import plan, prepare, rehearse, restore, shares, tree
 
 from pybak.options import RestoreOptions
-from pybak.problems import DAMAGED, STORAGE
+from pybak.problems import DAMAGED, STORAGE, UNREADABLE
 from pybak.restore.extract import extract_batch
 from pybak.restore.finish import finish, make_folders
 from pybak.restore.plan import Wish
@@ -232,3 +235,40 @@ def test_the_report_names_what_goes(zip_path: Path, target: Path, *, dry_run: bo
     assert report.errors == ()
     assert report.deleted_paths == ("docs/a.txt/inner", "docs/old", "top/inner")
     assert report.deleted == 3
+
+
+class TestPartialBackups:
+    """What a backup could not read is not in the archive, and is not to go for that."""
+
+    @staticmethod
+    def read(fd: int, length: int, at: int) -> bytes:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("locked"):
+            raise OSError(errno.EIO, "Input/output error")
+        return os.pread(fd, length, at)
+
+    def test_an_archive_deletes_nothing(self, tmp_path: Path) -> None:
+        for kind in ("zip", "tar.gz"):
+            place = tmp_path / kind
+            src = place / "src"
+            src.mkdir(parents=True)
+            (src / "good").write_text("good")
+            (src / "locked").write_text("precious")
+            made = back_up(src, to=place / "out", format=kind, read=self.read)
+            assert made.report.status == "partial"
+            result = restore(os.fsencode(made.path), place, deletes=True)
+            assert result.deleted == 0
+            assert result.codes[""] == UNREADABLE
+            assert (src / "locked").read_text() == "precious"
+
+    def test_a_snapshot_deletes_nothing_until_one_is_whole(self, tmp_path: Path) -> None:
+        job = Job(tmp_path)
+        (job.source / "good").write_text("good")
+        (job.source / "locked").write_text("precious")
+        job.run(read=self.read)
+        report, _ = job.restore(target=tmp_path, delete=True, overwrite="always")
+        assert (report.status, report.deleted_paths) == ("partial", ())
+        assert (job.source / "locked").read_text() == "precious"
+        job.run()
+        (job.source / "new").touch()
+        report, _ = job.restore(target=tmp_path, delete=True, overwrite="always")
+        assert (report.status, report.deleted_paths) == ("success", ("docs/new",))

@@ -38,9 +38,8 @@ class TestOwners:
             restore(forge.write(zip_path, members, with_manifest=how), target)
             for member in members:
                 status = (target / os.fsdecode(member.name)).lstat()
-                if how or not member.name.endswith(b"/"):
-                    assert (status.st_uid, status.st_gid) == (member.uid, member.gid)
-                    assert status.st_mode == member.mode
+                assert (status.st_uid, status.st_gid) == (member.uid, member.gid)
+                assert status.st_mode == member.mode
 
     def test_without_an_owner_root_drops_set_id_bits(self, zip_path: Path, target: Path) -> None:
         """A stranger's setuid program must not become root's (case 16)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,3 +152,12 @@ def test_what_is_not_there_is_told(folder: Path) -> None:
             find(folder / name)
     with pytest.raises(NotFoundError):
         find_volumes(b"a\0b")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.mknod(path, 0o140600)])
+@pytest.mark.parametrize("name", ["x", "x.001"])
+def test_what_is_no_file_is_refused_at_once(folder: Path, name: str, make: Any) -> None:
+    """A FIFO would be waited for."""
+    make(folder / name)
+    with pytest.raises(PlanError, match="is no file"):
+        find(folder / name)
