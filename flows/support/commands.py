@@ -172,7 +172,7 @@ def _restore_to_stdout(
         cli.print_error(str(error))
         return ExitCode.PARTIAL  # as for every include that matches nothing
     if report.exit_code:
-        cli.print_error(report.headline())
+        cli.print_error(report.message or report.headline())
     return report.exit_code
 
 

@@ -13,12 +13,13 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from pybak.entries import FOLDER, HARD_LINK, LINK
 from pybak.errors import ArchiveError, StorageError, reason
 from pybak.folders import Folders
 from pybak.formats.archive import Archive
-from pybak.problems import DAMAGED, EXISTS, STORAGE, write_problems
+from pybak.problems import DAMAGED, EXISTS, STORAGE, Problem, write_problems
 from pybak.restore.account import Account, Progress, ShouldStop, Stopped
 from pybak.restore.attempt import Attempt, attempt
 from pybak.restore.compare import is_same_content
@@ -33,6 +34,7 @@ from pybak.restore.symlinks import link_target
 from pybak.restore.taken_attributes import Taken, write_taken
 
 _FULL_ENOUGH = 3  # members in a row that found no room before the rest is given up
+_UNSURE: Final = "extended attributes and ACLs of files in it may be wrong, contents are checked"
 
 
 def extract_batch(
@@ -63,6 +65,7 @@ def extract_batch(
                 unpacker.begin(job, archive)
                 if not all(map(unpacker.add, items)):
                     break
+                unpacker.end()
         return Outcome() if unpacker is None else unpacker.close()
 
 
@@ -94,6 +97,14 @@ class _Unpacker:
         self._job = job
         self._archive = archive
         self._maker.begin(job, archive)
+
+    def end(self) -> None:
+        """Name the damage in the pieces of the archive that no member's digest has shown."""
+        try:
+            found = self._archive.finish()
+        except (ArchiveError, StorageError) as error:
+            found = [str(error)]
+        self._account.problems += (Problem("", DAMAGED, f"{text}; {_UNSURE}") for text in found)
 
     def add(self, item: Item) -> bool:
         """Unpack one member. False if it was asked to stop, and then the member is not counted.

@@ -7,7 +7,6 @@ so that what is renamed afterwards is whole.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -118,7 +117,9 @@ class Maker:
         if item.data_map is None and member.size <= ONE_SHOT and member.stored_size <= ONE_SHOT:
             # Checked before a file is made: a damaged member leaves no trace.
             data = self._archive.read(member, item.limit)
-            if item.sha256 and hashlib.sha256(data).hexdigest() != item.sha256:
+            content = ContentCheck(item)
+            content.update(data)
+            if not content.matches():
                 raise self._mismatch(item)
         fd = self._create(folder_fd)
         try:

@@ -19,7 +19,7 @@ from pybak.formats.archive import ONE_SHOT, Archive, Limits, check_ratio
 from pybak.formats.opening import open_archive
 from pybak.formats.zip_directory import Member
 from pybak.problems import DAMAGED, Problem
-from pybak.report import FAILED, SUCCESS, RestoreCounts, RestoreReport
+from pybak.report import FAILED, PARTIAL, SUCCESS, RestoreCounts, RestoreReport
 from pybak.restore.authentic import authenticate, wrapped_volumes
 from pybak.restore.choose import choose
 from pybak.restore.digest import ContentCheck
@@ -44,11 +44,12 @@ def restore_to_stream(
     """Write the content of the one file of a snapshot that `selector` wants to `out`.
 
     Damage found while it is written, by CRC or SHA-256, makes a failed report: what was written is
-    not to be used then. Raises PlanError if not exactly one file is wanted; ArchiveError,
+    not to be used then. A file without either, in an archive that is damaged somewhere, makes a
+    partial one. Raises PlanError if not exactly one file is wanted; ArchiveError,
     WrongPasswordError, NotFoundError or StorageError before the first byte.
     """
     with contextlib.ExitStack() as opened:
-        archive, item = _only_file(opened, shares, selector, limits or Limits(), password)
+        archive, item, doubts = _only_file(opened, shares, selector, limits or Limits(), password)
         authenticate(wrapped_volumes(archive.source), workers=os.cpu_count() or 1)
         if isinstance(item.member, Member) and item.member.is_encrypted:
             # The code of an encrypted member stands behind its data.
@@ -61,9 +62,10 @@ def restore_to_stream(
                 status=FAILED, archive=archive.label, files=RestoreCounts(failed=1),
                 errors=(problem,), message=f"{error}; what was written is not to be used",
             )  # fmt: skip
+        message = f"{doubts[0].path}: {doubts[0].message}" if doubts else None
         return RestoreReport(
-            status=SUCCESS, archive=archive.label, files=RestoreCounts(restored=1),
-            bytes_written=written,
+            status=PARTIAL if doubts else SUCCESS, archive=archive.label,
+            files=RestoreCounts(restored=1), bytes_written=written, errors=doubts, message=message,
         )  # fmt: skip
 
 
@@ -73,9 +75,9 @@ def _only_file(
     selector: Selector,
     limits: Limits,
     password: bytes | None,
-) -> tuple[Archive, Item]:
-    """Give the file and its archive, which `opened` closes."""
-    found: list[tuple[Archive, Item]] = []
+) -> tuple[Archive, Item, tuple[Problem, ...]]:
+    """Give the file and its archive, which `opened` closes, and why it may not be what it was."""
+    found: list[tuple[Archive, Item, list[Problem]]] = []
     problems: list[Problem] = []
     for share in shares:
         wanted = wanted_of(share, selector)
@@ -92,14 +94,16 @@ def _only_file(
         if listing.encrypted and not any(item.member.size for item in items):
             raise locked(archive)
         archive.check_limits(chosen.listed, limits)
-        found += ((archive, item) for item in items)
+        found += ((archive, item, listing.problems) for item in items)
         problems += chosen.problems
     if len(found) != 1:
         label = printable(shares[-1].archive) if shares else "snapshot"
-        raise PlanError(_why_not(label, [item for _, item in found], problems))
-    archive, item = found[0]
+        raise PlanError(_why_not(label, [item for _, item, _ in found], problems))
+    archive, item, damage = found[0]
     check_ratio(archive.source, item.member.size, limits)  # a stream takes holes as zeros
-    return archive, item
+    # Without a digest of its own it is as good as the archive around it.
+    is_checked = item.sha256 or item.parts or isinstance(item.member, Member)
+    return archive, item, () if is_checked else tuple(damage)
 
 
 def _why_not(label: str, items: Sequence[Item], problems: Sequence[Problem]) -> str:

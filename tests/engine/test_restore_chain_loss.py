@@ -125,7 +125,9 @@ class TestLoss:
         damage(chain.archives[1].path, noise(100_000)[5000:5100] if kind == "tar" else b"new")
         names = {0: [b"docs/sub/c.txt"], 1: [b"docs/noise", b"docs/sub/new.txt"]}
         result = restore(chain.shares(names), tmp_path / "target")
-        assert len(result.codes) == 1
+        # The piece that it lies in may have damaged the attributes of others, too.
+        assert len(result.codes.keys() - {""}) == 1
+        assert ("" in result.codes) == (kind == "tar")
         assert result.counts == (2, 0, 1)
 
 
