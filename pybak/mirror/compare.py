@@ -36,6 +36,7 @@ from pybak.mirror.rows import (
     is_unfinished,
     mark_of,
 )
+from pybak.mirror.spelling import Spelling
 from pybak.mirror.surplus import SurplusFinder
 from pybak.mounts import mount_of
 from pybak.problems import (
@@ -108,6 +109,7 @@ class _Comparer:
         self._chooser = Chooser(rules.include, rules.exclude) if chooses else None
         self._surplus = SurplusFinder(job, self._chooser)
         self._found = Findings(out)
+        self._spelling = Spelling(self._chooser, self._found) if job.ignores_case else None
         self._touched = False
         self.tally = self._found.tally
         self.looked_at = 0
@@ -203,6 +205,9 @@ class _Comparer:
         is_plain = not (job.copies_all or job.compares_content) and job.keeps_looks
         if job.only is not None:
             listing = [item for item in listing if os.fsencode(item.name) == job.only]
+        if self._spelling is not None:
+            listing = self._spelling.settle(prefix, listing, there, fds[1])
+        if job.only is not None:
             for name in [name for name in there if os.fsencode(name) != job.only]:
                 if not is_unfinished(os.fsencode(name), there[name]):
                     del there[name]

@@ -21,6 +21,7 @@ from pybak.folders import Folders
 from pybak.mirror.account import Account, Outcome, Progress, ShouldStop, StoppedError
 from pybak.mirror.destination import Destination
 from pybak.mirror.files import FileCopier
+from pybak.mirror.namesakes import Namesakes
 from pybak.mirror.nodes import Linker, NodeMaker
 from pybak.mirror.rows import LOOKS, MirrorJob, Row, SurplusRow, hand_of, read_batch
 from pybak.mirror.surplus import delete_surplus
@@ -122,7 +123,7 @@ class Copier:
         """Remove what the source does not hold, unless it is asked to stop."""
         deleted = delete_surplus(
             rows, self.destination.folders, self.account.should_stop,
-            keeps_inodes=self._job.keeps_inodes,
+            Namesakes(self.sources, self.destination.folders), keeps_inodes=self._job.keeps_inodes,
         )  # fmt: skip
         self.outcome.deleted += deleted.files
         self.outcome.folders_deleted += deleted.folders

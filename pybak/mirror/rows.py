@@ -56,8 +56,9 @@ class MirrorJob(msgspec.Struct, frozen=True, kw_only=True):
     copied nor deleted wherever it is met. `source_root` and `target_root` are the folders that
     were looked at first; the latter is None until the target is made. `step_ns` is how exactly
     the target keeps times; without `keeps_looks` it has neither modes nor owners, without
-    `keeps_inodes` its inodes tell nothing. Unfinished files that were written after `live_since`,
-    in seconds since 1970, may be those of another run at work.
+    `keeps_inodes` its inodes tell nothing, and if it `ignores_case` two spellings are one name.
+    Unfinished files that were written after `live_since`, in seconds since 1970, may be those of
+    another run at work.
     """
 
     source: bytes
@@ -79,6 +80,7 @@ class MirrorJob(msgspec.Struct, frozen=True, kw_only=True):
     keeps_looks: bool = True
     keeps_links: bool = True
     keeps_inodes: bool = True
+    ignores_case: bool = False
     live_since: float = 0.0
 
     def rules(self) -> Rules:

@@ -27,13 +27,14 @@ from pybak.errors import (
 )
 from pybak.home import home
 from pybak.mirror.account import Outcome, sum_of
+from pybak.mirror.casing import ignores_case
 from pybak.mirror.fidelity import fidelity_of
 from pybak.mirror.finish import close_up, finish, prepare
 from pybak.mirror.helping import mirror_hand
 from pybak.mirror.limit import max_delete
 from pybak.mirror.plan import MirrorPlan, plan_mirror, surplus_of
 from pybak.mirror.rehearse import Wishes, wishes_of
-from pybak.mirror.rows import Inode, MirrorJob, inode_of
+from pybak.mirror.rows import Inode, MirrorJob, inode_of, temporary_name
 from pybak.mirror.sides import Sides, resolve_sides
 from pybak.mirror.walk import Ahead, Progress, compare_trees
 from pybak.options.mirror import MirrorOptions
@@ -57,6 +58,7 @@ _LIVE_SECONDS: Final = 3600
 _END_SECONDS: Final = 1.0
 _SQLITE: Final = "sqlite"
 _MODULE: Final = "pybak.mirror.helping"
+_PROBE: Final = "0" * 12
 _HOLD: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -132,6 +134,7 @@ class MirrorRun(Stoppable):
     def _hold_roots(self) -> None:
         """Let the steps work in the folders that are there now, and in no others."""
         target = self._held(self.sides.target)
+        probe = temporary_name(self._job.token, _PROBE)
         own: list[Inode] = []
         for path in (self.staging, home()):
             with suppress(OSError):
@@ -141,6 +144,7 @@ class MirrorRun(Stoppable):
             source_root=self._held(self.sides.source),
             target_root=target,
             left_out=own if target is None else [*own, target],
+            ignores_case=ignores_case(self.sides.target, probe, may_write=not self.options.dry_run),
         )
         self._job.save(self.staging)
 

@@ -14,6 +14,7 @@ from typing import Final
 from pybak.backup.rules import NOT_INCLUDED, Chooser
 from pybak.errors import reason
 from pybak.folders import Folders
+from pybak.mirror.namesakes import Namesakes
 from pybak.mirror.rows import MirrorJob, SurplusRow, inode_of, is_temporary
 from pybak.mounts import mount_of
 from pybak.problems import DELETED, EXISTS, STORAGE, Problem
@@ -23,6 +24,7 @@ _MAX_DEPTH: Final = 500
 _OWN_ACCESS: Final = 0o700
 _LOST_AND_FOUND: Final = b"lost+found"
 MOUNTED: Final = "is on another file system, or mounted, and stays"
+NAMESAKE: Final = "is what the source has under another spelling, and stays"
 
 
 class SurplusFinder:
@@ -134,15 +136,22 @@ def delete_surplus(
     rows: Iterable[SurplusRow],
     folders: Folders,
     should_stop: Callable[[], bool],
+    namesakes: Namesakes,
     *,
     keeps_inodes: bool = True,
 ) -> Deleted:
-    """Remove what was found, in that order, as far as it is still the same."""
+    """Remove what was found, in that order, as far as it is still the same.
+
+    What the source has under another spelling stays and is told of.
+    """
     done = Deleted()
     for number, row in enumerate(rows):
         if not number % 64 and should_stop():
             break
         try:
+            if namesakes.has(row.path):
+                done.problems.append(Problem(os.fsdecode(row.path), EXISTS, NAMESAKE))
+                continue
             _remove(row, folders, keeps_inodes=keeps_inodes)
         except FileNotFoundError:
             continue
