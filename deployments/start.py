@@ -45,7 +45,9 @@ def start(what: str, words: tuple[str, ...], wait: float) -> None:
     """Become that command; ends with 1 if it needs a server and finds none."""
     for name, value in settings().items():
         os.environ.setdefault(name, value)
-    if what != "server":
+    if what == "server":
+        os.umask(0o077)  # its database has blocks with credentials
+    else:
         try:
             os.environ["PREFECT_API_URL"] = wait_for_server(os.environ, wait)
         except PyBakError as error:

@@ -118,6 +118,10 @@ class PrefectApi:
         """Change what is at `path`."""
         return self._ask("PATCH", path, dict(body))
 
+    def delete(self, path: str) -> None:
+        """Delete what is at `path`."""
+        self._ask("DELETE", path, {})
+
     def pages(self, path: str, body: Mapping[str, Any] | None = None) -> Iterator[Any]:
         """Yield all rows that a `…/filter` path gives, asked for page by page.
 

@@ -25,6 +25,7 @@ from pybak.prefect_refusals import FORBIDDEN, UNAUTHORIZED, password_refused
 DEFAULT_URL: Final = "http://127.0.0.1:4200/api"
 URL_VARIABLE: Final = "PREFECT_API_URL"
 AUTH_VARIABLE: Final = "PREFECT_API_AUTH_STRING"
+SERVER_AUTH_VARIABLE: Final = "PREFECT_SERVER_API_AUTH_STRING"
 START: Final = "python deployments/start.py server"
 """The command that starts a server with PyBak's settings."""
 _PROBE_SECONDS = 2.0

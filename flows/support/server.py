@@ -21,6 +21,7 @@ from pybak.home import CATALOG_VARIABLE
 from pybak.password import PASSWORD_VARIABLE
 from pybak.prefect_server import (
     DEFAULT_URL,
+    SERVER_AUTH_VARIABLE,
     PasswordError,
     ServerError,
     find_server,
@@ -57,6 +58,9 @@ _SERVER_SETTINGS: Final = {
     "PREFECT__SERVER_FINAL": "1",
 }
 
+# What the environment may say otherwise.
+_WISHES: Final = {"PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P3D"}
+
 
 def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """Give the environment without passwords, which are no business of a server."""
@@ -67,7 +71,7 @@ def _take_turn(environ: Mapping[str, str]) -> int | None:
     """Hold the lock under which servers of one Prefect home start; None where there is none."""
     home = prefect_home(environ)
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(home / "pybak-start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         return None
@@ -82,11 +86,17 @@ def _take_turn(environ: Mapping[str, str]) -> int | None:
 class TemporaryServer:
     """A server process of our own; a context manager that stops it."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, *, auth: str | None = None) -> None:
         """Start it at once, on a free port of the loopback address; it logs to `log`.
 
-        Waits while another one starts: both would make the tables of a first database.
+        With `auth`, user:password, it answers nobody else: whoever is on this machine reaches the
+        port, and by it blocks and deployments. Waits while another one starts: both would make the
+        tables of a first database.
         """
+        self.auth = auth
+        environ = _WISHES | _without_secrets(os.environ) | _SERVER_SETTINGS
+        if auth is not None:
+            environ[SERVER_AUTH_VARIABLE] = auth
         self._start_lock = _take_turn(os.environ)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
@@ -98,7 +108,8 @@ class TemporaryServer:
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
-                    env=_without_secrets(os.environ) | _SERVER_SETTINGS,
+                    env=environ,
+                    umask=0o077,  # its database may have blocks with credentials
                     pass_fds=[listener.fileno()],
                     start_new_session=True,
                 )

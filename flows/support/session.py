@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -52,9 +52,10 @@ def run_flow(
         if server is not None:
             server.wait()
         # The thread that sends heartbeats would keep the end waiting for up to a second.
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), marked(server):
             state = flow(**parameters, return_state=True)
         drain()
+        tidy(server)
     return report_of(state)
 
 
@@ -69,9 +70,29 @@ def prefect_server(*, debug: bool) -> Iterator[TemporaryServer | None]:
         environment.prepare(os.environ, url, debug=debug)
         yield None
         return
-    with TemporaryServer(home() / "prefect-server.log") as server:
-        environment.prepare(os.environ, server.url, debug=debug)
+    auth = f"pybak:{os.urandom(24).hex()}"
+    with TemporaryServer(home() / "prefect-server.log", auth=auth) as server:
+        environment.prepare(os.environ, server.url, debug=debug, auth=auth)
         yield server
+
+
+def marked(server: TemporaryServer | None) -> AbstractContextManager[object]:
+    """Mark the runs of a server of our own, so that `tidy` finds them some day."""
+    if server is None:
+        return contextlib.nullcontext()
+    from prefect import tags
+
+    from flows.support.forget_runs import TAG
+
+    return tags(TAG)
+
+
+def tidy(server: TemporaryServer | None) -> None:
+    """Delete what is old in the database of a server of our own, now and then."""
+    if server is not None and server.auth is not None:
+        from flows.support.forget_runs import forget_old_runs
+
+        forget_old_runs(server.url, server.auth, home() / "prefect-tidied")
 
 
 def drain() -> None:

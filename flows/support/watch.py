@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from flows.support.interrupt import stop_at_once_on_signal
 from flows.support.screen import Screen
-from flows.support.session import STARTING, drain, prefect_server, report_of
+from flows.support.session import (
+    STARTING,
+    drain,
+    marked,
+    prefect_server,
+    report_of,
+    tidy,
+)
 from pybak.cli.output import View, print_error, print_text
 from pybak.errors import ExitCode, Interrupted, PyBakError, WrongPasswordError
 from pybak.progress_line import ProgressLine
@@ -55,10 +62,12 @@ def watch_flow(
                     with (
                         _screen(view),
                         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+                        marked(server),
                     ):
                         report = report_of(flow(**parameters, return_state=True))
                     problem = ""
                     _tell(report, view)
+                    tidy(server)
                 except (Interrupted, WrongPasswordError):
                     raise
                 except PyBakError as error:
