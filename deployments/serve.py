@@ -26,6 +26,7 @@ from deployments.refusals import failures_told
 from flows.support import environment
 from flows.support.server import ServerError, standing_server
 from pybak.errors import PlanError
+from pybak.options.backup import parse_full_every
 from pybak.prefect_server import START
 
 if TYPE_CHECKING:
@@ -33,6 +34,14 @@ if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
 NO_SERVER = f"schedules need a Prefect server that stays; start one: {START}"
+
+
+def _checked(_context: click.Context, _option: click.Parameter, given: str) -> str:
+    try:
+        parse_full_every(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return given
 
 
 @click.command(
@@ -47,6 +56,10 @@ NO_SERVER = f"schedules need a Prefect server that stays; start one: {START}"
     "--every", type=click.IntRange(min=1), default=3600, show_default=True, metavar="SECONDS",
     help="Time from one start to the next; what is due while a run still works is left out.",
 )  # fmt: skip
+@click.option(
+    "--full-every", default="7d", show_default=True, metavar="N|DAYS", callback=_checked,
+    help="Every so many runs, or days as 7d, all is saved; the other runs save what changed.",
+)  # fmt: skip
 @click.option("--paused", is_flag=True, help="Begin with the schedules switched off.")
 @click.option(
     "--name", default="served", show_default=True, metavar="NAME",
@@ -58,8 +71,8 @@ NO_SERVER = f"schedules need a Prefect server that stays; start one: {START}"
 )  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="Serve all deployments of prefect.yaml.")
 def serve(
-    sources: tuple[str, ...], to: str | None, job: str | None, every: int, name: str,
-    names: tuple[str, ...], *, paused: bool, everything: bool,
+    sources: tuple[str, ...], to: str | None, job: str | None, every: int, full_every: str,
+    name: str, names: tuple[str, ...], *, paused: bool, everything: bool,
 ) -> None:  # fmt: skip
     """Serve until interrupted; ends with 1 if no Prefect server runs, with 2 for wrong usage."""
     from_file = everything or bool(names)
@@ -75,7 +88,7 @@ def serve(
         if from_file:
             _serve_defined(chosen, names, paused=paused)
         else:
-            _serve_sources(sources, str(to), job, every, name, paused=paused)
+            _serve_sources(sources, str(to), job, every, full_every, name, paused=paused)
 
 
 def _server() -> str:
@@ -86,8 +99,9 @@ def _server() -> str:
 
 
 def _serve_sources(
-    sources: Sequence[str], to: str, job: str | None, every: int, name: str, *, paused: bool
-) -> None:
+    sources: Sequence[str], to: str, job: str | None, every: int, full_every: str, name: str, *,
+    paused: bool,
+) -> None:  # fmt: skip
     from prefect.types.entrypoint import EntrypointType
 
     from flows.backup import backup
@@ -99,6 +113,8 @@ def _serve_sources(
             "sources": [str(Path(source).absolute()) for source in sources],
             "to": to if "://" in to or to.startswith("block:") else str(Path(to).absolute()),
             "job": job,
+            # A full backup at each interval would fill any disk.
+            "options": {"mode": "incremental", "full_every": full_every},
         },
         interval=every,
         paused=paused,

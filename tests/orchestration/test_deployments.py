@@ -106,6 +106,7 @@ def test_runs_do_not_overlap_and_parameters_are_absolute(
     assert [one["schedule"]["interval"] for one in deployment["schedules"]] == [120]
     assert deployment["parameters"]["sources"] == [str(source)]
     assert deployment["parameters"]["to"] == str(source.parent / "backups")
+    assert deployment["parameters"]["options"] == {"mode": "incremental", "full_every": "7d"}
 
 
 def test_the_form_explains_every_field_and_asks_for_no_secret(
