@@ -95,6 +95,23 @@ def test_a_worker_that_dies_takes_its_runs_along_and_gives_its_exit_code(
     assert len(list(tmp_path.glob("run-?-cancelled"))) == 2
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_what_does_not_end_is_killed(
+    herd: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, *, is_told: bool
+) -> None:
+    """Else the container would stay for ever, with nothing at work in it."""
+    deaf = RUN.replace("(signal.SIGTERM, stop)", "(signal.SIGTERM, signal.SIG_IGN)")
+    worker = (
+        WORKER if is_told else WORKER.replace("while True:", "time.sleep(1); go()\nwhile True:")
+    )
+    process = herd("--patience", "0.5", sys.executable, "-c", worker, str(tmp_path), "7", deaf)
+    wait_for(lambda: len(list(tmp_path.glob("run-?"))) == 2)
+    if is_told:
+        process.terminate()
+    # One that is told may be killed while it goes.
+    assert process.wait(20) in ((7, 128 + signal.SIGKILL) if is_told else (7,))
+
+
 def test_the_code_of_a_command_that_a_signal_ended_is_a_shells(
     herd: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
