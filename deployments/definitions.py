@@ -36,6 +36,7 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     "PYBAK_DEPLOY_JOB": "documents",
     "PYBAK_DEPLOY_INBOX": "~/pybak-inbox",
     "PYBAK_DEPLOY_MIRROR_TO": "~/Mirror",
+    "PYBAK_DEPLOY_SCRATCH": "",
     "PYBAK_DEPLOY_OFFSITE": "block:offsite",
     "PYBAK_DEPLOY_PASSWORD_BLOCK": "",
     MAIL: "",

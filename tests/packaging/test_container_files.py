@@ -8,6 +8,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -256,8 +257,8 @@ def test_the_image_holds_every_package_and_no_pip() -> None:
 def test_every_pod_is_locked_up(manifests: dict[str, list[Any]]) -> None:
     found = pods(manifests)
     assert set(found) == {
-        "pybak-worker", "pybak-backup", "dask-scheduler", "dask-worker", "pybak-api",
-        "pybak-on-request",
+        "prefect-server", "pybak-worker", "pybak-backup", "dask-scheduler", "dask-worker",
+        "pybak-api", "pybak-on-request",
     }  # fmt: skip
     for name, pod in found.items():
         assert pod["automountServiceAccountToken"] is False, name
@@ -277,6 +278,46 @@ def test_every_pod_is_locked_up(manifests: dict[str, list[Any]]) -> None:
             assert mounts.get("/sources", {}).get("readOnly", True) is True, name
             volumes = {volume["name"] for volume in pod["volumes"]}
             assert {one["name"] for one in mounts.values()} <= volumes, name
+        for volume in pod["volumes"]:
+            claim = volume.get("persistentVolumeClaim", {})
+            # Else Kubernetes gives all that is in it the pod's group, and more rights.
+            assert claim.get("claimName") != "pybak-sources" or claim["readOnly"] is True, name
+
+
+def test_the_server_in_kubernetes_is_the_one_that_the_others_ask(
+    manifests: dict[str, list[Any]],
+) -> None:
+    config = manifests["configuration.yaml"][0]["data"]
+    [service] = [one for one in manifests["server.yaml"] if one["kind"] == "Service"]
+    place = urlsplit(config["PREFECT_API_URL"])
+    assert place.hostname == (
+        f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc.cluster.local"
+    )
+    assert [port["port"] for port in service["spec"]["ports"]] == [place.port]
+    [deployment] = [one for one in manifests["server.yaml"] if one["kind"] == "Deployment"]
+    template = deployment["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    assert service["spec"]["selector"] == labels
+    [container] = template["spec"]["containers"]
+    [port] = container["ports"]
+    assert (port["containerPort"], port["name"]) == (place.port, "http")
+    assert container["command"][:3] == ["python3", "deployments/start.py", "server"]
+    policies = {one["metadata"]["name"]: one["spec"] for one in manifests["network.yaml"]}
+    [rule] = policies["server"]["ingress"]
+    assert policies["server"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert rule["ports"] == [{"protocol": "TCP", "port": place.port}]
+    asking = {"worker", "on-request", "api"}
+    assert asking <= set(rule["from"][0]["podSelector"]["matchExpressions"][0]["values"])
+    # What the others send as a password, and the keys that only it has.
+    secrets = {
+        one["metadata"]["name"]: one["stringData"] for one in manifests["secret.example.yaml"]
+    }
+    [auth] = container["env"]
+    assert auth["name"] == "PREFECT_SERVER_API_AUTH_STRING"
+    assert auth["valueFrom"]["secretKeyRef"] == {"name": "pybak", "key": "PREFECT_API_AUTH_STRING"}
+    assert "PREFECT_API_AUTH_STRING" in secrets["pybak"]
+    assert container["envFrom"] == [{"secretRef": {"name": "pybak-server"}}]
+    assert set(secrets["pybak-server"]) == {"PREFECT_SERVER_ENCRYPTION_KEY"}
 
 
 def test_the_api_in_kubernetes_needs_a_catalog_that_others_write_and_changes_no_archive(
@@ -329,6 +370,6 @@ def test_no_file_for_containers_holds_a_secret(manifests: dict[str, list[Any]]) 
     values = [
         one for secret in manifests["secret.example.yaml"] for one in secret["stringData"].values()
     ]
-    assert values == ["NAME:PASSWORD", "SECRET"]
+    assert values == ["NAME:PASSWORD", "KEY", "SECRET"]
     for name in re.findall(r"^([A-Z_]+)=(.+)$", EXAMPLE.read_text(), flags=re.M):
         assert name[0] in ("PYBAK_UID", "PYBAK_GID")
