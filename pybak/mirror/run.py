@@ -13,6 +13,7 @@ from uuid import uuid4
 import msgspec
 
 from pybak import report
+from pybak.casing import ignores_case
 from pybak.catalog.locks import Lock, job_lock, waiting_seconds
 from pybak.clusters import HELPERS, choose_cluster
 from pybak.display import printable
@@ -27,7 +28,6 @@ from pybak.errors import (
 )
 from pybak.home import home
 from pybak.mirror.account import Outcome, sum_of
-from pybak.mirror.casing import ignores_case
 from pybak.mirror.fidelity import fidelity_of
 from pybak.mirror.finish import close_up, finish, prepare
 from pybak.mirror.helping import mirror_hand
@@ -144,7 +144,9 @@ class MirrorRun(Stoppable):
             source_root=self._held(self.sides.source),
             target_root=target,
             left_out=own if target is None else [*own, target],
-            ignores_case=ignores_case(self.sides.target, probe, may_write=not self.options.dry_run),
+            ignores_case=ignores_case(
+                self.sides.target, may_write=not self.options.dry_run, probe=probe
+            ),
         )
         self._job.save(self.staging)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence, Set
 
+from pybak.casing import ignores_case
 from pybak.display import printable
 from pybak.problems import STORAGE, Problem
 from pybak.restore.items import Folder, Item
 from pybak.restore.names import folded
-from pybak.restore.target import ignores_case
 
 
 def is_possible(

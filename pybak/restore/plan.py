@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from pybak.casing import ignores_case
 from pybak.display import printable
 from pybak.entries import FOLDER
 from pybak.errors import PlanError
@@ -35,7 +36,7 @@ from pybak.restore.overwrite import IF_CHANGED, NEVER, OVERWRITE
 from pybak.restore.owners import AUTO, OWNERS, finder, sets_owner
 from pybak.restore.snapshot import Share
 from pybak.restore.taken_attributes import may_have_attributes
-from pybak.restore.target import checked_target, current_umask, ignores_case
+from pybak.restore.target import checked_target, current_umask
 from pybak.storage.opening import is_remote
 from pybak.units import format_count, format_size
 

@@ -2,102 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from caseblind import CaseBlind
 from mirroring import assert_mirrored, done, errors, mirror, put
 
 from pybak.mirror import run as mirror_run
-from pybak.mirror.casing import ignores_case
 from pybak.mirror.fidelity import Fidelity
 from pybak.mirror.spelling import match_names
 from pybak.report import PARTIAL, SUCCESS, UNCHANGED
-from pybak.restore.names import folded
-
-PROBE = b".pybak-mirror-0123456789abcdef-000000000000.tmp"
-
-
-class CaseBlind:
-    """Has a folder and all below it ignore case, for what goes through `os`.
-
-    Names keep the spelling that they were made with, as on FAT, and on ext4 with `+F`. With
-    `drops_end` dots at their end are left away, as FAT does. `open` of Python itself is not
-    changed, so a test reads by the names that are really there.
-    """
-
-    def __init__(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, drops_end: bool = False
-    ) -> None:
-        self._folder = os.fsencode(folder)
-        self._drops_end = drops_end
-        for name in ("open", "stat", "lstat", "unlink", "rmdir", "mkdir", "readlink", "symlink"):
-            self._change(monkeypatch, name)
-        for name in ("listxattr", "getxattr", "setxattr"):
-            self._change(monkeypatch, name)
-        for name in ("rename", "link"):
-            self._change_two(monkeypatch, name)
-
-    def _change(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        real: Callable[..., Any] = getattr(os, name)
-        at = int(name == "symlink")
-
-        def changed(*given: Any, dir_fd: int | None = None, **named: Any) -> Any:
-            path = self._spelled(given[at], dir_fd)
-            if dir_fd is not None:
-                named["dir_fd"] = dir_fd
-            return real(*given[:at], path, *given[at + 1 :], **named)
-
-        monkeypatch.setattr(os, name, changed)
-
-    def _change_two(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        real: Callable[..., Any] = getattr(os, name)
-
-        def changed(
-            one: Any, other: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None,
-            **named: Any,
-        ) -> Any:  # fmt: skip
-            one, other = self._spelled(one, src_dir_fd), self._spelled(other, dst_dir_fd)
-            return real(one, other, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, **named)
-
-        monkeypatch.setattr(os, name, changed)
-
-    def _spelled(self, path: Any, dir_fd: int | None) -> Any:
-        """Give a path with the spelling that is there."""
-        if isinstance(path, int):
-            return path
-        raw = os.fsencode(path)
-        if dir_fd is not None and not raw.startswith(b"/"):
-            name = self._component(self._folder_of(dir_fd), raw)
-            return name if name != raw else path
-        if raw.startswith(b"/proc/self/fd/") and raw.count(b"/") == 5:
-            start, _, name = raw.rpartition(b"/")
-            return start + b"/" + self._component(self._folder_of(int(start[14:])), name)
-        if not raw.startswith(self._folder + b"/"):
-            return path
-        found = self._folder
-        for name in raw[len(found) + 1 :].split(b"/"):
-            found += b"/" + self._component(found, name)
-        return found
-
-    def _folder_of(self, fd: int) -> bytes:
-        return os.fsencode(os.path.realpath(f"/proc/self/fd/{fd}"))
-
-    def _component(self, folder: bytes, name: bytes) -> bytes:
-        if name in (b".", b"..") or not (folder + b"/").startswith(self._folder + b"/"):
-            return name
-        if self._drops_end:
-            name = name.rstrip(b".")
-        try:
-            names = os.listdir(folder)
-        except OSError:
-            return name
-        if name in names:
-            return name
-        return next((one for one in names if folded(one) == folded(name)), name)
 
 
 @pytest.fixture
@@ -310,60 +225,3 @@ def test_where_case_counts_the_old_spelling_goes(src: Path, tmp_path: Path) -> N
     report = mirror(src, dst, delete=True)
     assert (report.files.deleted, report.folders_deleted, report.skipped) == (3, 2, ())
     assert_mirrored(src, dst)
-
-
-# -- asking the destination
-
-
-def test_every_kind_of_destination_is_asked_and_left_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    empty, named, digits = tmp_path / "d" / "Empty", tmp_path / "d" / "named", tmp_path / "d" / "1"
-    put(named / "x")
-    put(digits / "2021")
-    empty.mkdir()
-    places = [empty, named, digits, empty / "not" / "yet", named / "nor"]
-
-    def asked(*, may_write: bool = True) -> list[bool]:
-        return [ignores_case(os.fsencode(one), PROBE, may_write=may_write) for one in places]
-
-    before = [one.stat().st_mtime_ns for one in places[:3]]
-    assert asked() == asked(may_write=False) == [False] * 5
-    CaseBlind(tmp_path / "d", monkeypatch)
-    assert asked() == asked(may_write=False) == [True] * 5
-    assert [one.stat().st_mtime_ns for one in places[:3]] == before
-    assert [os.listdir(one) for one in places[:3]] == [[], ["x"], ["2021"]]
-
-
-def test_what_is_above_its_mount_does_not_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where nothing there has a name with letters, a file is made if that may be."""
-    mounted = tmp_path / "Above" / "mounted"
-    put(mounted / "2021" / "x")
-    CaseBlind(mounted, monkeypatch)
-    real = os.stat
-
-    def elsewhere(path: Any, *more: Any, **named: Any) -> os.stat_result:
-        status = real(path, *more, **named)
-        if path != os.fsencode(mounted):
-            return status
-        times = {"st_atime_ns": status.st_atime_ns, "st_mtime_ns": status.st_mtime_ns}
-        return os.stat_result((*status[:2], status.st_dev + 1, *status[3:]), times)
-
-    monkeypatch.setattr(os, "stat", elsewhere)
-    assert ignores_case(os.fsencode(mounted), PROBE, may_write=True)
-    assert not ignores_case(os.fsencode(mounted), PROBE, may_write=False)
-    assert os.listdir(mounted) == ["2021"]
-
-
-def test_a_folder_that_can_not_be_written_or_listed_is_taken_for_usual(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> int:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(os, "open", refuse)
-    assert not ignores_case(os.fsencode(tmp_path), PROBE, may_write=True)
-    monkeypatch.setattr(os, "scandir", refuse)
-    assert not ignores_case(os.fsencode(tmp_path), PROBE, may_write=True)

@@ -224,32 +224,3 @@ class TestCase:
         assert result.codes == {"d/file": STORAGE, "d": STORAGE}
         assert "differs only by case from d/File" in result.problems[0].message
         assert (target / "d/File").read_bytes() == b"1"
-
-    def test_probing_leaves_nothing_behind(self, tmp_path: Path) -> None:
-        empty = tmp_path / "empty"
-        empty.mkdir()
-        expect = os.path.exists(str(tmp_path).upper())
-        for may_write in (True, False):
-            assert obstacles.ignores_case(os.fsencode(empty), may_write=may_write) == expect
-        assert list(empty.iterdir()) == []
-
-    def test_other_file_systems_above_do_not_count(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A mounted disk may tell names apart where the one it is mounted on does not."""
-        (tmp_path / "above/Name/mounted").mkdir(parents=True)
-        mounted = os.fsencode(tmp_path / "above/Name/mounted")
-        real = os.stat
-
-        def elsewhere(path: object, *more: object, **options: object) -> os.stat_result:
-            status = real(path, *more, **options)  # type: ignore[arg-type]
-            if path != mounted:
-                return status
-            return os.stat_result((*status[:2], status.st_dev + 1, *status[3:]))
-
-        listed: list[object] = []
-        listdir = os.listdir
-        monkeypatch.setattr(os, "stat", elsewhere)
-        monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
-        assert not obstacles.ignores_case(mounted, may_write=False)
-        assert listed == [mounted]

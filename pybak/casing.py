@@ -1,4 +1,4 @@
-"""Whether a destination takes `a` and `A` for one name, as FAT, SMB shares and APFS do.
+"""Whether a file system takes `a` and `A` for one name, as FAT, SMB shares and APFS do.
 
 What is there is asked for by its name in the other case. Where nothing has a name with letters, a
 file is made and removed.
@@ -14,12 +14,14 @@ from typing import Final
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def ignores_case(target: bytes, probe: bytes, *, may_write: bool) -> bool:
+def ignores_case(target: bytes, *, may_write: bool, probe: bytes | None = None) -> bool:
     """Find out whether the file system of an absolute path, there or not, ignores case.
 
-    A file named `probe` is made only if `may_write`, in a folder that is empty, or where nothing
-    tells up to where the file system is mounted; the folder keeps its time.
+    A file is made only if `may_write`, in a folder that is empty, or where nothing tells up to
+    where the file system is mounted; the folder keeps its time. It is called `probe`, which needs a
+    letter, so that what a kill left is known again.
     """
+    probe = probe or b".pybak-probe-" + os.urandom(4).hex().encode()
     folder = target
     while not os.path.isdir(folder) and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
