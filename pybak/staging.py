@@ -40,6 +40,9 @@ _OPEN_LOCK: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEVER_LOCKED_SECONDS: Final = 24 * 3600
 """A work folder gets its lock at once; one that is older and has none is nobody's."""
 
+_FOREIGN_SECONDS: Final = 7 * 24 * 3600
+"""A work folder of another host in which nothing happened for so long is nobody's."""
+
 
 class WorkFolder:
     """A run's own folder on disk; remove it with `remove` when the run ends, however it ends."""
@@ -97,8 +100,9 @@ class WorkFolder:
 def remove_leftovers(parent: Path, *, now: float | None = None) -> int:
     """Delete the work folders below `parent` whose run is dead; give how many they were.
 
-    Those of other users and of other hosts, whose locks may not reach here, are left alone.
-    `now` is in seconds since 1970.
+    Those of other users are left alone, and those of other hosts, whose locks may not reach here,
+    until nothing in them has changed for a week: a container has another name each time. `now` is
+    in seconds since 1970.
     """
     removed = 0
     with contextlib.suppress(OSError), _opened(parent) as parent_fd:
@@ -128,12 +132,30 @@ def _remove_leftover(parent: int, name: str, now: float) -> bool:
             if not stat.S_ISREG(os.fstat(lock).st_mode):
                 return False
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.pread(lock, 256, 0) not in (b"", _host()):
+            if os.pread(lock, 256, 0) not in (b"", _host()) and not _is_quiet(folder, now):
                 return False
             _take_back_names(parent, folder)
             return _delete(parent, name, lock)
         finally:
             os.close(lock)
+
+
+def _is_quiet(folder: int, now: float) -> bool:
+    """Whether nothing in a work folder, or in the folders in it, has changed for long."""
+    newest = os.fstat(folder).st_mtime
+    with os.scandir(folder) as found:
+        for entry in found:
+            newest = max(newest, entry.stat(follow_symlinks=False).st_mtime)
+            if entry.is_dir(follow_symlinks=False):
+                with _opened(entry.name, folder) as inner, os.scandir(inner) as inside:
+                    for one in inside:
+                        newest = max(newest, one.stat(follow_symlinks=False).st_mtime)
+    return now - newest > _FOREIGN_SECONDS
+
+
+def is_work_folder(path: bytes) -> bool:
+    """Whether the folder `path`, whose name begins with PREFIX, is that of a run, by its lock."""
+    return os.path.lexists(os.path.join(path, os.fsencode(_LOCK)))
 
 
 def note_names(folder: Path, files: Sequence[tuple[Path, str]]) -> None:

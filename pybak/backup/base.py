@@ -28,6 +28,9 @@ from pybak.formats.manifest import Reference
 
 TICK_NS: Final = 20_000_000
 """How far a file system's clock may be behind the run's own: two ticks of 100 Hz."""
+COARSE_TICK_NS: Final = 2_000_000_000
+"""The same where times are whole seconds, or even ones: ext3, HFS+, sshfs, FAT."""
+_SECOND_NS: Final = 1_000_000_000
 
 KIND_CODES: Final = {
     FILE: 1,
@@ -211,9 +214,12 @@ def is_racy(mtime_ns: int, ctime_ns: int, recorded_at_ns: int) -> bool:
     """Whether a file may have changed after it was read without another time.
 
     `recorded_at_ns` is the start of the run that read it, in ns since 1970: true for what was
-    touched then or later, less a clock's tick.
+    touched then or later, less a clock's tick. Where both times are whole seconds, finer ones are
+    most likely not kept.
     """
-    return max(mtime_ns, ctime_ns) >= recorded_at_ns - TICK_NS
+    is_coarse = not (mtime_ns % _SECOND_NS or ctime_ns % _SECOND_NS)
+    tick = COARSE_TICK_NS if is_coarse else TICK_NS
+    return max(mtime_ns, ctime_ns) >= recorded_at_ns - tick
 
 
 def pack_state(

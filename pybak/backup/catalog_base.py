@@ -6,7 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 
-from pybak.backup.base import TICK_NS, ArchiveFacts, Base, Digest, Lineage, State, Stored
+from pybak.backup.base import (
+    COARSE_TICK_NS,
+    ArchiveFacts,
+    Base,
+    Digest,
+    Lineage,
+    State,
+    Stored,
+    is_racy,
+)
 from pybak.backup.gone import WITHOUT_DISK
 from pybak.backup.mode import DIFFERENTIAL
 from pybak.catalog import facts, references
@@ -86,17 +95,22 @@ class CatalogBase:
 
     def states(self) -> Iterator[tuple[bytes, State]]:
         """Yield every member of the snapshot with what is known of it."""
-        borders = {
-            seq: int(moment.timestamp() * _SECOND_NS) - TICK_NS
+        starts = {
+            seq: int(moment.timestamp() * _SECOND_NS)
             for seq, moment in self._history.starts(self._snapshot.job).items()
         }
+        # Nearly all lie before these, and are not looked at more closely.
+        borders = {seq: start - COARSE_TICK_NS for seq, start in starts.items()}
         for row in self._history.states(self._snapshot):
             name, kind, size, mtime, ctime, inode, device, mode, uid, gid, changed, seq, ident = row
-            is_racy = (ctime if ctime > mtime else mtime) >= borders.get(seq, _ALWAYS)
+            newest = ctime if ctime > mtime else mtime
+            racy = newest >= borders.get(seq, _ALWAYS) and (
+                seq not in starts or is_racy(mtime, ctime, starts[seq])
+            )
             yield (
                 name,
                 (
-                    kind, size, mtime, ctime, inode, device, mode, uid, gid, bool(changed), is_racy,
+                    kind, size, mtime, ctime, inode, device, mode, uid, gid, bool(changed), racy,
                     ident,
                 ),
             )  # fmt: skip

@@ -34,7 +34,13 @@ from pybak.backup.markers import (
     marked,
 )
 from pybak.backup.open_folder import open_folder
-from pybak.backup.rules import EARLIER_ARCHIVE, OTHER_FILE_SYSTEM, Rules, pattern_reason
+from pybak.backup.rules import (
+    EARLIER_ARCHIVE,
+    OTHER_FILE_SYSTEM,
+    UNFINISHED_WORK,
+    Rules,
+    pattern_reason,
+)
 from pybak.entries import (
     BLOCK_DEVICE,
     CHAR_DEVICE,
@@ -58,6 +64,7 @@ from pybak.problems import (
     Problem,
     write_problems,
 )
+from pybak.staging import PREFIX, is_work_folder
 
 KINDS: Final = {
     stat.S_IFREG: FILE,
@@ -283,6 +290,9 @@ class _Walk:
                 add(entry)
             elif exclude and self._excluded(child):
                 pass
+            elif item.name.startswith(PREFIX) and is_work_folder(root.disk_path(child)):
+                # What is encrypted may lie there in clear.
+                self.excluded[UNFINISHED_WORK] += 1
             elif one_file_system and dev != root_device:
                 self.excluded[OTHER_FILE_SYSTEM] += 1
                 self._keep_folder(scope, entry, add)

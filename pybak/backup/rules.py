@@ -16,6 +16,7 @@ from pybak.units import format_size, parse_size
 
 EARLIER_ARCHIVE: Final = "earlier archive of this job"
 OTHER_FILE_SYSTEM: Final = "other file system"
+UNFINISHED_WORK: Final = "unfinished work of a run"
 NOT_INCLUDED: Final = "not included"
 
 _CACHED_FOLDERS: Final = 20_000

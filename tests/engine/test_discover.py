@@ -25,6 +25,7 @@ from pybak.problems import (
     VANISHED,
     read_problems,
 )
+from pybak.staging import PREFIX, WorkFolder
 
 
 class Walk:
@@ -564,3 +565,16 @@ def test_two_walks_write_the_same(tmp_path, src):
     first = (tmp_path / "entries").read_bytes()
     Walk(tmp_path, src)
     assert (tmp_path / "entries").read_bytes() == first
+
+
+def test_unfinished_work_of_other_runs_is_left_out(src, tmp_path):
+    """What another job encrypts lies there in clear; a folder that is only called so is taken."""
+    work = WorkFolder.create(src, "run")
+    work.subfolder("segments").joinpath("0").write_text("secret")
+    fill(src, f"{PREFIX}mine/file", "file")
+    walk = Walk(tmp_path, src)
+    assert sorted(walk.names) == [
+        "src", f"src/{PREFIX}mine", f"src/{PREFIX}mine/file", "src/file",
+    ]  # fmt: skip
+    assert walk.found.excluded == {"unfinished work of a run": 1}
+    work.remove()

@@ -12,6 +12,7 @@ from backing_up import Made
 from remembering import Memory, on_disk
 from test_modes_moving import Editor, any_kind
 
+from pybak.backup.base import is_racy
 from pybak.backup.catalog_base import JobHistory
 from pybak.backup.record import write_backup
 from pybak.backup.run import BackupRun
@@ -104,3 +105,36 @@ def test_what_failed_is_known_to_the_next_run(tmp_path: Path, recorded: Recorded
     assert first.report.status == "partial"
     again = recorded.back_up(top, tmp_path / "gone", to=tmp_path / "to")
     assert (again.report.status, again.report.exit_code) == ("unchanged", 3)
+
+
+SECOND = 10**9
+
+
+@pytest.mark.parametrize(
+    ("mtime", "ctime", "racy"),
+    [
+        (-1.5, -1.5, False),
+        (-0.03, -0.03, False),
+        (-0.01, -5, True),
+        (0.5, -5, True),
+        (-1, -1, True),  # as whole seconds, which may be rounded down
+        (-1, -1.5, False),
+        (-3, -3, False),
+    ],
+)
+def test_what_was_touched_just_before_a_run_may_change_without_another_time(
+    mtime: float, ctime: float, racy: bool, recorded: Recorded, tmp_path: Path
+) -> None:
+    """Of file systems that keep whole seconds a whole one is in doubt, of others a clock's tick."""
+    start = 1_800_000_000 * SECOND
+    times = start + int(mtime * SECOND), start + int(ctime * SECOND)
+    assert is_racy(*times, start) == racy
+    (tmp_path / "file").write_bytes(b"x")
+    now = datetime.fromtimestamp(start / SECOND, UTC)
+    recorded.back_up(tmp_path / "file", to=tmp_path / "to", now=now)
+    with recorded.catalog.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE file_version SET mtime_ns = ?, ctime_ns = ?", times)
+    base = recorded.known.base("incremental")
+    assert base is not None
+    [(_, state)] = base.states()
+    assert state[10] == racy

@@ -137,6 +137,23 @@ def test_folders_of_other_hosts_stay(tmp_path: Path) -> None:
     assert remove_leftovers(tmp_path) == 1
 
 
+def test_folders_of_other_hosts_go_when_nothing_has_happened_in_them_for_a_week(
+    tmp_path: Path,
+) -> None:
+    """Each container has another name."""
+    dead = leave_behind(tmp_path)
+    (dead / "segments").mkdir(exist_ok=True)
+    (dead / "segments" / "0").write_bytes(b"x")
+    (dead / "lock").write_bytes(b"another-host")
+    week = 7 * 86_400
+    made = (dead / "lock").stat().st_mtime
+    assert remove_leftovers(tmp_path, now=made + week - 60) == 0
+    os.utime(dead / "segments" / "0", (made + 1000, made + 1000))  # somebody is at work
+    assert remove_leftovers(tmp_path, now=made + week + 500) == 0
+    assert remove_leftovers(tmp_path, now=made + week + 1500) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_old_empty_folder_that_never_got_its_lock_goes(tmp_path: Path) -> None:
     empty, full = tmp_path / f"{PREFIX}empty", tmp_path / f"{PREFIX}full"
     empty.mkdir()
