@@ -40,6 +40,7 @@ _LOOKUPS: Final = 50
 _NEXT_SECONDS: Final = 30.0
 _FLOWS_SECONDS: Final = 60.0
 _REPORT: Final = "-report"
+_RULE: Final = "keep_"
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _REFUSED: Final = (400, 409, 422)
 _MISSING: Final = 404
@@ -78,7 +79,10 @@ class PrefectRuns:
         if idempotency_key is not None and (known := self._of_key(idempotency_key)) is not None:
             return known
         chosen, is_its_own = self._choose(kind, parameters)
-        whole = _merged(chosen["parameters"], parameters)
+        deployed = chosen["parameters"]
+        if kind == "prune" and not is_its_own and deployed.get("job"):
+            deployed = _without_rules(deployed)
+        whole = _merged(deployed, parameters)
         # What the one for all others, or that of another job, has as its sources is its own.
         _check_whole(kind, whole, whole if is_its_own else parameters)
         body: dict[str, Any] = {
@@ -262,6 +266,13 @@ def _merged(deployed: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, 
     return {**whole, "options": options}
 
 
+def _without_rules(deployed: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the parameters of a prune without what it keeps: those rules are for its job alone."""
+    options = (deployed.get("options") or {}).items()
+    kept = {name: value for name, value in options if not name.startswith(_RULE)}
+    return {**deployed, "options": kept}
+
+
 def _check_whole(kind: str, parameters: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Raise PlanError where a flow would have to guess: its own folder would be taken."""
     if kind == "backup" and not own.get("sources"):
@@ -270,6 +281,12 @@ def _check_whole(kind: str, parameters: Mapping[str, Any], own: Mapping[str, Any
         raise PlanError("no deployment says where the archive goes; name it with to")
     if kind == "inbox" and not parameters.get("destination"):
         raise PlanError("no deployment says where files go; name it with destination")
+    if kind == "prune" and not any(
+        name.startswith(_RULE) and value for name, value in parameters["options"].items()
+    ):
+        raise PlanError(
+            "no deployment says what to keep of this; name it with options, such as keep_last"
+        )
 
 
 def _run(

@@ -334,6 +334,26 @@ class TestStarting:
         with pytest.raises(PlanError, match="name sources"):
             PrefectRuns(double.api()).start("backup", {"job": "other", "to": "/stores"})
 
+    @pytest.mark.parametrize("asked", [{"job": "photos"}, {"all_jobs": True}])
+    def test_another_job_is_not_pruned_by_rules_that_were_not_made_for_it(
+        self, asked: dict[str, Any]
+    ) -> None:
+        rules = {"keep_last": 1, "keep_tag": ["x"], "wait_limit": "30m"}
+        only = {"id": "1", "name": "nightly", "parameters": {"job": "docs", "options": rules}}
+        double = Double(
+            {"/deployments/filter": [only], "/deployments/1/create_flow_run": {"id": RUN}}
+        )
+        runs = PrefectRuns(double.api())
+        with pytest.raises(PlanError, match="what to keep"):
+            runs.start("prune", {**asked, "options": {"dry_run": False}})
+        runs.start("prune", {**asked, "options": {"keep_daily": 7}})
+        assert double.asked[-1][2]["parameters"]["options"] == {
+            "keep_daily": 7,
+            "wait_limit": "30m",
+        }
+        runs.start("prune", {"job": "docs", "options": {"dry_run": False}})
+        assert double.asked[-1][2]["parameters"]["options"] == {**rules, "dry_run": False}
+
     def test_a_place_that_is_asked_for_is_the_only_one(self) -> None:
         own = {"job": "docs", "sources": ["/home"], "output": "/stores/x.zip"}
         double = Double(
