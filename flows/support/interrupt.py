@@ -5,22 +5,38 @@ Prefect's own handling ends the run as crashed, after running tasks are done or 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Final
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _open: list[Callable[[], None]] = []
 _asked = False
+_is_due = False
+_LOSING: Final = frozenset({"cb", "__del__"})
+"""Callbacks, as of importlib's locks, and finalizers: what is raised in them goes nowhere."""
+_AGAIN_SECONDS: Final = 0.05
 
 
 def stop_at_once_on_signal() -> None:
-    """Have all signals to stop do what Ctrl-C does as long as there is no run to end cleanly."""
+    """Have all signals to stop do what Ctrl-C does as long as there is no run to end cleanly.
 
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    One that nobody has heard of by then stops the first run that can be.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        global _is_due
+        _is_due = True
+        if frame is not None and frame.f_code.co_name in _LOSING:
+            again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+        else:
+            raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
@@ -40,7 +56,7 @@ def stop_on_signal(on_stop: Callable[[], None]) -> Iterator[None]:
         return
     before = {}
     if not _open:
-        _asked = False
+        _asked = _is_due
         before = {number: signal.signal(number, _handle) for number in _SIGNALS}
     _open.append(on_stop)
     try:

@@ -161,7 +161,9 @@ def _lock(
         file = FileLock(wanted, folder or home() / _FOLDER)
         take(file)
         catalog = _file_elsewhere(catalog_url) if folder is None else None
-        beside = _FileBeside(wanted, catalog) if catalog is not None else None
+        # Where it has no folder the catalog itself can't be used, which is told.
+        has_folder = catalog is not None and _is_made(catalog.parent)
+        beside = _FileBeside(wanted, catalog) if catalog is not None and has_folder else None
         if beside is not None:
             take(beside)
         server = ServerLock(wanted, catalog_url)
@@ -215,13 +217,18 @@ def _is_same(one: Path, other: Path) -> bool:
         return os.path.realpath(one) == os.path.realpath(other)
 
 
+def _is_made(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder.is_dir()
+
+
 class _FileBeside(FileLock):
     """The flock beside a catalog, for all who share it."""
 
     def __init__(self, wanted: Wanted, catalog: Path) -> None:
         folder = catalog.parent / _FOLDER
         with contextlib.suppress(OSError):  # which the lock tells
-            catalog.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make_like(catalog, folder.name, wanted.file_name())
         super().__init__(wanted, folder)
 

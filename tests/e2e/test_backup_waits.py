@@ -53,7 +53,7 @@ def test_a_job_at_work_is_refused_or_waited_for_in_a_line(
 def test_a_run_at_work_is_shown_as_such(run_command: Commands, tmp_path: Path) -> None:
     """Who holds the lock of its job tells that it is alive."""
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "a").write_bytes(prose(30_000_000))
+    (tmp_path / "docs" / "a").write_bytes(prose(10_000_000) * 20)
     words = (tmp_path / "docs", "-o", "a.tar.bz2", "-l", "9", "-w", "1", "--job", "papers")
 
     def shown() -> list[str]:
