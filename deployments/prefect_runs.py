@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from deployments.prefect_patience import PatientApi
+from flows.support.resolved import resolved_tags
 from pybak.api.services import ENDED, StartedRun
 from pybak.errors import PlanError
 from pybak.overview.facts import Schedule
@@ -86,7 +87,7 @@ class PrefectRuns:
         # What the one for all others, or that of another job, has as its sources is its own.
         _check_whole(kind, whole, whole if is_its_own else parameters)
         body: dict[str, Any] = {
-            "parameters": whole, "tags": [TAG],
+            "parameters": whole, "tags": [TAG, *resolved_tags(parameters)],
             "idempotency_key": idempotency_key or f"pybak-{uuid.uuid4()}",
         }  # fmt: skip
         if fingerprint is not None:

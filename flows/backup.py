@@ -40,6 +40,7 @@ from flows.support.history import history_to_look_at
 from flows.support.interrupt import stop_on_signal
 from flows.support.locks import job_locked
 from flows.support.record import failure_recorded
+from flows.support.resolved import check_resolved
 from flows.support.screen import Screen
 from flows.support.side_by_side import side_by_side
 from pybak.backup.assemble import Assembly
@@ -120,6 +121,7 @@ def backup(
 def _run(
     sources: list[str], to: str | None, job: str | None, options: BackupOptions, output: str | None
 ) -> Report:
+    check_resolved(flow_run.tags, {"sources": sources, "to": to, "output": output})
     with ExitStack() as stack:
         screen = Screen.current()
         begun = begun_backup(sources=sources, to=to, job=job, options=options, output=output)

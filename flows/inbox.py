@@ -29,6 +29,7 @@ from flows.support.fan_out import fan_out
 from flows.support.interrupt import stop_on_signal
 from flows.support.locks import job_locked
 from flows.support.record import failure_recorded
+from flows.support.resolved import check_resolved
 from flows.support.screen import Screen
 from pybak.catalog.engine import Database
 from pybak.catalog.failures import CatalogError
@@ -78,11 +79,13 @@ def inbox(
     """
     return concluded(
         "inbox", ARTIFACT_KEY, options, from_portable(source),
-        lambda: _inbox(from_portable(source), from_portable(destination), options),
+        lambda: _inbox(source, destination, options),
     )  # fmt: skip
 
 
 def _inbox(source: str, destination: str, options: InboxOptions) -> Report:
+    check_resolved(flow_run.tags, {"source": source, "destination": destination})
+    source, destination = from_portable(source), from_portable(destination)
     also_to = [from_portable(place) for place in options.also_to]
     options = options.model_copy(update={"also_to": also_to})
     encrypted = password_for(options.password_block) is not None

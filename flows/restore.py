@@ -30,6 +30,7 @@ from flows.support.concluded import concluded
 from flows.support.fan_out import fan_out
 from flows.support.interrupt import stop_on_signal
 from flows.support.record import failure_recorded
+from flows.support.resolved import check_resolved
 from flows.support.screen import Screen
 from pybak.catalog.recorder import RunRecorder
 from pybak.home import catalog_url
@@ -84,6 +85,7 @@ def restore(
 
 
 def _run(archive: str, to: str, job: str | None, options: RestoreOptions) -> Report:
+    check_resolved(flow_run.tags, {"to": to})
     screen = Screen.current()
     begun = begun_restore(archive=archive, to=to, job=job, options=options)
     if begun is not None:

@@ -1,9 +1,9 @@
 """Where requests may have files read or written: below the roots of the settings, nowhere else.
 
 Paths are judged by what they really are: links are followed, and the flow gets the resolved path,
-so that the path that was judged is the one that is used. Addresses of storages are judged by their
-parts. Paths are looked up on the host of the service; where flows run on others, these should have
-the same folders.
+so that the path that was judged is the one that is used; where a link has come into its way when
+the flow begins, that refuses it. Addresses of storages are judged by their parts. Paths are looked
+up on the host of the service; where flows run on others, these should have the same folders.
 """
 
 from __future__ import annotations

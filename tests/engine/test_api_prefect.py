@@ -363,10 +363,12 @@ class TestStarting:
             }
         )
         PrefectRuns(double.api()).start("backup", {"job": "docs", "to": "/stores"})
-        parameters = double.asked[-1][2]["parameters"]
-        assert parameters == {
+        body = double.asked[-1][2]
+        assert body["parameters"] == {
             "job": "docs", "sources": ["/home"], "to": "/stores", "options": {},
         }  # fmt: skip
+        # What was judged is told, for the flow to see that it is still so.
+        assert body["tags"] == ["api", "resolved:to"]
 
 
 def test_schedules_tell_what_failed_before_it_began() -> None:

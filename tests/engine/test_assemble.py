@@ -36,6 +36,7 @@ from pybak.backup.compress import compress_batches
 from pybak.backup.output import ArchiveFile
 from pybak.backup.run import BackupRun
 from pybak.backup.segments import read_index
+from pybak.direct import DirectBuffer
 from pybak.errors import ArchiveError, Interrupted, PyBakError, StorageError
 from pybak.formats.manifest import MEMBER_NAME
 from pybak.options import BackupOptions
@@ -375,13 +376,19 @@ def test_staging_may_lie_on_another_disk(src: Path, tmp_path: Path, small_disk: 
 def test_a_kernel_that_can_not_copy_by_itself_is_helped(
     src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> int:
+    asked: list[object] = []
+
+    def refuse(*given: object, **_: object) -> int:
+        asked.append(given)
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
+    # A quick disk would be written to past the page cache.
+    monkeypatch.setattr(DirectBuffer, "is_worth_it", property(lambda _: False))
     done = back_up(src, to=tmp_path / "out", chunk_size=4)
     judge(done.path)
     assert done.contents == expected(src)
+    assert asked
 
 
 @pytest.mark.parametrize("more", [{}, {"split": "64KiB"}, {"format": "tar.gz", "password": b"p"}])

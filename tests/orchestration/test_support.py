@@ -27,11 +27,11 @@ from prefect.states import Completed
 from waiting import wait_for
 
 import tasks.email_report as email_report_module
-from flows.support import cluster, fan_out, record, server, session, states
+from flows.support import cluster, fan_out, record, resolved, server, session, states
 from flows.support.interrupt import stop_on_signal
 from flows.support.screen import Screen
 from pybak.cli import View
-from pybak.errors import ExitCode, Interrupted, StorageError
+from pybak.errors import ExitCode, Interrupted, PlanError, StorageError
 from pybak.portable import from_portable, to_portable
 from pybak.progress_line import ProgressLine
 from pybak.report import CANCELLED, FAILED, BackupReport
@@ -85,6 +85,21 @@ def test_every_path_survives_a_flow_parameter(raw: bytes) -> None:
     portable = to_portable(path)
     portable.encode("utf-8")
     assert os.path.abspath(from_portable(portable)) == path
+
+
+def test_a_path_that_was_judged_is_refused_when_a_link_came_into_its_way(
+    tmp_path: Path,
+) -> None:
+    """As the restore of another request may make one."""
+    inner = tmp_path / "root" / "later"
+    paths = {"to": str(inner), "sources": ["s3://bucket/x", str(tmp_path)], "output": None}
+    tags = resolved.resolved_tags({"to": str(inner), "sources": ["/"], "job": "x"})
+    resolved.check_resolved(tags, paths)
+    inner.parent.mkdir()
+    inner.symlink_to(tmp_path)
+    with pytest.raises(PlanError, match="a link has come into its way"):
+        resolved.check_resolved(tags, paths)
+    resolved.check_resolved(["api"], paths)  # what a deployment says may lead anywhere
 
 
 def test_worker_processes_talk_over_tls() -> None:
