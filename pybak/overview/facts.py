@@ -102,13 +102,20 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody else knows about when a job runs: the next time, and how far runs are apart.
 
-    If the last run failed, `failed_at` is when, and `failed_flow_run` its id there.
+    If the last run failed, `failed_at` is when, and `failed_flow_run` its id there. Jobs of several
+    kinds may have one name: `kinds` has the schedule of each kind, where kinds are known, and what
+    stands beside it is that of all.
     """
 
     next_run: datetime | None = None
     interval_seconds: float | None = None
     failed_at: datetime | None = None
     failed_flow_run: str | None = None
+    kinds: dict[str, Schedule] = {}
+
+    def of(self, kind: str) -> Schedule | None:
+        """Give the schedule of the job of one kind; None if it has none."""
+        return self.kinds.get(kind) if self.kinds else self
 
 
 class VolumeFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,8 +40,8 @@ def job_states(
 ) -> list[JobState]:
     """Judge all jobs at `now` (aware), the worst first, then by name.
 
-    `schedules` are known to the caller, by the job's name; one whose job never ran is a job that
-    is `never` good.
+    `schedules` are known to the caller, by the job's name, and say themselves of which kinds they
+    are; one whose job never ran is a job that is `never` good.
     """
     sizes = sizes_of_jobs(connection)
     found = [
@@ -49,14 +49,16 @@ def job_states(
         for (kind, job), some in last_runs(connection, _pairs(connection), TREND)
         for runs in [[alive.judged(connection, one, now) for one in some]]
     ]
-    known = {one.name for one in found}
+    known = {(one.kind, one.name) for one in found}
+    names = {one.name for one in found}
     found += [
         JobState(
-            name=name, kind=JOB_KINDS[0], state=NEVER, next_run=schedule.next_run,
+            name=name, kind=kind, state=NEVER, next_run=schedule.next_run,
             words="Never: it is scheduled, but never ran",
         )
-        for name, schedule in schedules.items()
-        if name not in known
+        for name, whole in schedules.items()
+        for kind, schedule in (whole.kinds or {JOB_KINDS[0]: whole}).items()
+        if (kind, name) not in known and (whole.kinds or name not in names)
     ]  # fmt: skip
     return sorted(found, key=lambda one: (STATES.index(one.state), one.name, one.kind))
 
@@ -87,7 +89,8 @@ def _state(
     now: datetime,
 ) -> JobState:
     name = unescaped(job)
-    schedule = schedules.get(name)
+    whole = schedules.get(name)
+    schedule = None if whole is None else whole.of(kind)
     archives, stored = size
     makes_archives = kind == JOB_KINDS[0]
     good = _newest_good(connection, kind, job, runs, has_archive=archives > 0)

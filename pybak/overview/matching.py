@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 
 from pybak.catalog.models import escaped
 from pybak.errors import PlanError
+from pybak.overview.globs import SPECIAL, Glob
 
-_PATTERN: Final = re.compile(r"(\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]/]*\])")
 _NAME: Final = "substr({0}, length(rtrim({0}, replace({0}, '/', ''))) + 1)"
 _MOST: Final = 1000
 
@@ -46,52 +46,29 @@ def matcher(text: str) -> Matcher:
     if len(wanted) > _MOST:
         raise PlanError(f"{len(wanted)} characters to look for; write at most {_MOST}")
     of_name = "/" not in wanted
-    if _PATTERN.search(wanted) is None:
-        expression = re.compile(re.escape(wanted), re.IGNORECASE | re.DOTALL)
-        find: Callable[[str], object] = expression.search
+    pieces = SPECIAL.split(wanted)
+    if len(pieces) == 1:
+        matches = _within(wanted)
         like = f"%{_like(wanted)}%"
     else:
-        pieces = _PATTERN.split(wanted)
-        body = "".join(map(_regex, pieces))
         try:
-            expression = re.compile(body, re.IGNORECASE | re.DOTALL)
+            matches = Glob(pieces).matches
         except re.error as error:
             raise PlanError(f"{wanted}: this is no pattern ({error.msg})") from error
-        find = expression.fullmatch
         like = "".join(
-            "%" if _PATTERN.fullmatch(piece) else _like(piece) for piece in pieces if piece
+            "%" if SPECIAL.fullmatch(piece) else _like(piece) for piece in pieces if piece
         )
         like = like if of_name is False else f"%{like}"
-    matches = _of_name(find) if of_name else _of_path(find)
-    return Matcher(like, of_name, matches)
+    return Matcher(like, of_name, _of_name(matches) if of_name else matches)
 
 
-def _of_name(find: Callable[[str], object]) -> Callable[[str], bool]:
-    return lambda path: find(path.rpartition("/")[2]) is not None
+def _within(wanted: str) -> Callable[[str], bool]:
+    find = re.compile(re.escape(wanted), re.IGNORECASE).search
+    return lambda name: find(name) is not None
 
 
-def _of_path(find: Callable[[str], object]) -> Callable[[str], bool]:
-    return lambda path: find(path) is not None
-
-
-def _regex(piece: str) -> str:
-    if piece == "**/":
-        return "(?:.*/)?"
-    if piece == "**":
-        return ".*"
-    if piece == "*":
-        return "[^/]*"
-    if piece == "?":
-        return "[^/]"
-    if _PATTERN.fullmatch(piece):
-        inside = piece[1:-1]
-        negated = inside[:1] in ("!", "^")
-        body = inside[1:] if negated else inside
-        body = (
-            body.replace("\\", r"\\").replace("[", r"\[").replace("]", r"\]").replace("&&", r"&\&")
-        )
-        return f"[{'^/' if negated else ''}{body}]"
-    return re.escape(piece)
+def _of_name(matches: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda path: matches(path.rpartition("/")[2])
 
 
 def _like(text: str) -> str:
