@@ -85,7 +85,7 @@ def create_app(
     for path, mounted in (mounts or {}).items():
         app.add_route(path, _to_folder, include_in_schema=False)
         app.mount(path, mounted)
-    app.add_middleware(Edge, unlimited=tuple(mounts or ()))
+    app.add_middleware(Edge, mounts=tuple(mounts or ()))
     return app
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +17,7 @@ MOST_BODY_BYTES: Final = 1 << 20
 BODY_SECONDS: Final = 30.0
 STALLED_SECONDS: Final = 60.0
 """How long a client may take nothing of an answer; what it holds here is others' after that."""
+_PART_BYTES: Final = 64 << 10
 HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -29,25 +32,32 @@ _logger = logging.getLogger("pybak.api")
 class Edge:
     """The outermost layer. There is no CORS: pages of other origins can't read any answer."""
 
-    def __init__(self, app: ASGIApp, unlimited: tuple[str, ...] = ()) -> None:
-        """Wrap an application; what is mounted at the paths `unlimited` looks after itself."""
+    def __init__(self, app: ASGIApp, mounts: tuple[str, ...] = ()) -> None:
+        """Wrap an application; what is mounted at `mounts` has the same limits of size and time.
+
+        It gives its answers their headers itself, and answers HEAD as it likes.
+        """
         self._app = app
-        self._unlimited = unlimited
+        self._mounts = mounts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and the answer back. HEAD is answered as GET is (RFC 9110 §9.3.2)."""
-        if scope["type"] != "http" or self._is_mounted(scope["path"]):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        passed = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-        answer = _Answer(send, is_head=scope["method"] == "HEAD")
+        is_mounted = self._is_mounted(scope["path"])
+        is_head = scope["method"] == "HEAD" and not is_mounted
+        passed = {**scope, "method": "GET"} if is_head else scope
+        answer = _Answer(send, is_head=is_head, headers=() if is_mounted else _HEADERS)
         try:
             await self._app(passed, _Body(receive).receive, answer.send)
         except _StalledError:
             _logger.info("a client took nothing for %.0f s; it is left", STALLED_SECONDS)
+        except ClientDisconnect:
+            pass  # nobody is left to be answered
 
     def _is_mounted(self, path: str) -> bool:
-        return any(path == root or path.startswith(f"{root}/") for root in self._unlimited)
+        return any(path == root or path.startswith(f"{root}/") for root in self._mounts)
 
 
 class _StalledError(Exception):
@@ -84,9 +94,12 @@ class _Body:
 class _Answer:
     """An answer on its way; that to HEAD ends with its headers."""
 
-    def __init__(self, send: Send, *, is_head: bool) -> None:
+    def __init__(
+        self, send: Send, *, is_head: bool, headers: tuple[tuple[bytes, bytes], ...]
+    ) -> None:
         self._send = send
         self._is_head = is_head
+        self._headers = headers
         self._has_ended = False
 
     async def send(self, message: Message) -> None:
@@ -95,13 +108,26 @@ class _Answer:
         if message["type"] == "http.response.start":
             headers = list(message.get("headers", []))
             names = {name.lower() for name, _ in headers}
-            headers += [one for one in _HEADERS if one[0] not in names]
+            headers += [one for one in self._headers if one[0] not in names]
             message = {**message, "headers": headers}
         elif self._is_head:
             message = {"type": "http.response.body", "body": b"", "more_body": False}
             self._has_ended = True
         try:
-            async with asyncio.timeout(STALLED_SECONDS):
-                await self._send(message)
+            for part in _parts(message):
+                async with asyncio.timeout(STALLED_SECONDS):
+                    await self._send(part)
         except TimeoutError:
             raise _StalledError from None
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """Split a long body: a client that takes it slowly is none that takes nothing."""
+    body = message.get("body", b"")
+    if len(body) <= _PART_BYTES:
+        yield message
+        return
+    for at in range(0, len(body), _PART_BYTES):
+        end = at + _PART_BYTES
+        more = message.get("more_body", False) or end < len(body)
+        yield {**message, "body": bytes(body[at:end]), "more_body": more}

@@ -50,6 +50,7 @@ def create_dashboard(
     from pybak.dashboard.provider import Provider
     from pybak.dashboard.session import Sessions
     from pybak.dashboard.shell import make_pages
+    from pybak.dashboard.whole import WholeBody
     from pybak.dashboard.world import World
 
     sessions = Sessions(home, settings.session_minutes * 60, now=now)
@@ -75,8 +76,10 @@ def create_dashboard(
             world.begin()
             guard = context().guard
             logins = Logins(api, sessions, clients=clients, provider=provider, guard=guard)
+            # A worker waits for no client: the body is there, and there is room for any answer.
+            wsgi: Any = WSGIMiddleware(pages.server, workers=_WORKERS, send_queue_size=0)
+            wsgi = WholeBody(wsgi)
             # Scripts are a megabyte, and go to a browser once.
-            wsgi: Any = WSGIMiddleware(pages.server, workers=_WORKERS)
             wsgi = GZipMiddleware(wsgi, minimum_size=_SMALL_BYTES, compresslevel=_LEVEL)
             inner = Starlette(
                 routes=[

@@ -138,7 +138,11 @@ class DashboardGuard:
         origin = headers.get("origin")
         if origin is None:
             return site is not None
-        return urlsplit(origin).netloc in {headers.get("host"), self._public} - {"", None}
+        try:
+            place = urlsplit(origin).netloc
+        except ValueError:
+            return False
+        return place in {headers.get("host"), self._public} - {"", None}
 
 
 def _is_small(headers: Headers) -> bool:

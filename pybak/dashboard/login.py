@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from pybak.api.auth.refusals import ProviderError
 from pybak.api.auth.scopes import Caller
-from pybak.api.limits import RateLimit
+from pybak.api.limits import RateLimit, network_of
 from pybak.dashboard import plain
 from pybak.dashboard.provider import LoginError
 from pybak.dashboard.session import CLIENT, COOKIE, LOGIN_COOKIE, LOGIN_SECONDS, PROVIDER
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("pybak.dashboard")
 _AT_ONCE: Final = 2  # each secret takes 16 MiB
 _MOST_BODY_BYTES: Final = 8192
+_MOST_FIELDS: Final = 10
 _MOST_NEXT: Final = 2000
 _SEE_OTHER: Final = 303
 
@@ -94,22 +95,27 @@ class Logins:
 
     async def _by_client(self, request: Request) -> Response:
         body = await request.body()
-        form = parse_qs(body[:_MOST_BODY_BYTES].decode("utf-8", "replace"), max_num_fields=10)
+        text = body[:_MOST_BODY_BYTES].decode("utf-8", "replace")
+        try:
+            form = parse_qs(text, max_num_fields=_MOST_FIELDS)
+        except ValueError:
+            return self.page(f"{PATH}/", "This is not what the login's form sends.", 400)
         name, secret, wanted = (form.get(key, [""])[0] for key in ("client", "secret", "next"))
         following = safe_next(wanted)
         if self._clients is None:
             return self.page(following, "There is no login with a client here.", 404)
         address = request.client.host if request.client else "?"
-        wait = self._by_address.take(address) or self._by_name.take(name)
-        if wait:
-            text = f"Too many logins; try again in {int(wait) + 1} s."
-            return self.page(following, text, 429)
+        if wait := self._by_address.take(network_of(address)):
+            return self._too_many(following, wait)
         client = await run_sync(
             self._clients.authenticate, name.strip(), secret.strip(), limiter=self._room
         )
         if client is None:
             _logger.warning("login as %s refused, from %s", escape(name)[:64], address)
             return self.page(following, "No client has this name and secret.", 401)
+        # Only now, so that strangers use up nobody's share but their own.
+        if wait := self._by_name.take(client.name):
+            return self._too_many(following, wait)
         return self._let_in(
             request, Caller(client.name, frozenset(client.scopes)), CLIENT, following,
             _stamp(client),
@@ -172,6 +178,9 @@ class Logins:
         )  # fmt: skip
         return answer
 
+    def _too_many(self, following: str, wait: float) -> Response:
+        return self.page(following, f"Too many logins; try again in {int(wait) + 1} s.", 429)
+
     def _silent(self, following: str, error: ProviderError) -> Response:
         _logger.error("%s", error)
         return self.page(following, "The provider can't be asked now; try later.", 503)
@@ -190,7 +199,10 @@ def safe_next(wanted: str | None) -> str:
     start = f"{PATH}/"
     if not wanted or len(wanted) > _MOST_NEXT or not wanted.isprintable() or "\\" in wanted:
         return start
-    parts = urlsplit(wanted)
+    try:
+        parts = urlsplit(wanted)
+    except ValueError:
+        return start
     inside = not parts.scheme and not parts.netloc and parts.path.startswith(start)
     of_login = parts.path.startswith((f"{PATH}/login", f"{PATH}/logout"))
     climbs = ".." in unquote(parts.path)  # browsers take %2e for a dot

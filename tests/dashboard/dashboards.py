@@ -60,6 +60,7 @@ class Dashboard:
     runs: Runs = field(default_factory=Runs)
     logs: Logs = field(default_factory=Logs)
     written: Written | None = None
+    app: Any = None
 
     @property
     def home(self) -> str:
@@ -128,15 +129,33 @@ def log_in(page: Any, dashboard: Dashboard, name: str = "ann", to: str = "") -> 
     page.locator("#page h1").wait_for()
 
 
-@contextmanager
-def serving(
-    home: Path, url: str, *, clients: Mapping[str, tuple[str, ...]] | None = None,
-    dashboard: Mapping[str, Any] | None = None, provider: Any = None, **settings: Any,
-) -> Iterator[Dashboard]:  # fmt: skip
-    """Serve a catalog; without a provider it has `clients`, by default one that may all."""
+def application(
+    made: Dashboard, api: ApiSettings, home: Path, url: str,
+    dashboard: Mapping[str, Any] | None = None, files: Any = None,
+) -> Any:  # fmt: skip
+    """Give the API of a catalog with the dashboard in it; without `files` it has every member."""
     from pybak.catalog.engine import Database
     from pybak.overview import Overview
 
+    database = Database(url)
+    holder: dict[str, Any] = {}
+    pages = create_dashboard(
+        DashboardSettings(**(dashboard or {})), api, home=home,
+        context=lambda: holder["app"].state.context,
+    )  # fmt: skip
+    holder["app"] = create_app(
+        api, home=home, overview=lambda: Overview(database), runs_service=made.runs,
+        log_source=made.logs, file_service=files or Contents(), mounts={PATH: pages},
+    )  # fmt: skip
+    return holder["app"]
+
+
+@contextmanager
+def serving(
+    home: Path, url: str, *, clients: Mapping[str, tuple[str, ...]] | None = None,
+    dashboard: Mapping[str, Any] | None = None, files: Any = None, **settings: Any,
+) -> Iterator[Dashboard]:  # fmt: skip
+    """Serve a catalog; without a provider it has `clients`, by default one that may all."""
     port = settings.pop("port", None) or free_port()
     made = Dashboard(f"http://127.0.0.1:{port}")
     chosen: dict[str, Any] = {"token_endpoint": True, "starts_a_minute": 0, **settings}
@@ -154,19 +173,9 @@ def serving(
     now = datetime.now(UTC)
     made.runs.due = {"documents": now + timedelta(hours=9), "website": now + timedelta(hours=1)}
     made.logs.messages = [f"{n} files are read" for n in range(0, 2400, 100)] + ["writes /backups"]
-    database = Database(url)
-    holder: dict[str, Any] = {}
-    pages = create_dashboard(
-        DashboardSettings(**(dashboard or {})), api, home=home,
-        context=lambda: holder["app"].state.context,
-    )  # fmt: skip
-    app = create_app(
-        api, home=home, overview=lambda: Overview(database), runs_service=made.runs,
-        log_source=made.logs, file_service=Contents(), mounts={PATH: pages},
-    )  # fmt: skip
-    holder["app"] = app
+    made.app = application(made, api, home, url, dashboard, files)
     server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="off")
+        uvicorn.Config(made.app, host="127.0.0.1", port=port, log_config=None, lifespan="off")
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

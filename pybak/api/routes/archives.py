@@ -20,6 +20,7 @@ from pybak.api.context import Context, context_of
 from pybak.api.downloads import disposition, pieces
 from pybak.api.paging import LIMIT, Cursor, Limit, Text
 from pybak.api.problems import Problem, not_found, too_many
+from pybak.api.streams import Streamed
 from pybak.api.views import (
     ArchivePage,
     MemberItem,
@@ -167,8 +168,9 @@ async def download(
         raise
     _logger.info("%s takes %s from archive %d", escape(caller.name), printable(member), archive_id)
     headers = {"Content-Disposition": disposition(found.path), "Content-Length": str(found.size)}
-    return StreamingResponse(
+    return Streamed(
         _joined(first, content, found.size),
+        content,
         media_type="application/octet-stream",
         headers=headers | _SAFE,
     )

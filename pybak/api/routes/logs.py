@@ -19,6 +19,7 @@ from pybak.api.paging import Cursor, Limit, Since, Text, Until, since_of, until_
 from pybak.api.problems import not_found, too_many
 from pybak.api.routes.runs import find
 from pybak.api.services import ENDED, LogPage
+from pybak.api.streams import Streamed
 from pybak.api.views import answer, encoded, problems, told
 from pybak.errors import PyBakError
 
@@ -109,8 +110,9 @@ async def follow_logs(
     asked: dict[str, Any] = {"flow_run_id": flow_run, "level": level, "text": text}
     events = _events(context, asked, last_event_id or None, caller.expires_at)
     first = await anext(events)  # it counts from here on; what can't be asked says so
-    return StreamingResponse(
+    return Streamed(
         _following(first, events),
+        events,
         media_type="text/event-stream",
         headers={"X-Accel-Buffering": "no"},
     )
