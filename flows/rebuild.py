@@ -28,8 +28,10 @@ from flows.support.screen import Screen
 from pybak.home import catalog_url
 from pybak.options.rebuild import RebuildOptions
 from pybak.portable import from_portable
+from pybak.rebuild.order import Step
 from pybak.rebuild.run import RebuildRun
 from pybak.report import Report
+from pybak.volumes.model import Volume
 from tasks.hash_volumes import hash_volumes
 from tasks.read_manifests import read_manifests
 from tasks.write_catalog import write_catalog
@@ -79,14 +81,24 @@ def _run(destinations: list[str], options: RebuildOptions) -> Report:
 
 
 def _rebuild(run: RebuildRun, screen: Screen) -> Report:
-    screen.phase(READING)
-    steps = read_manifests(run)
-    for job in run.dropped:
-        screen.warn(f"{job}")
-    volumes = {}
-    if not run.options.dry_run:
+    warned: set[str] = set()
+
+    def read() -> list[Step]:
+        screen.phase(READING)
+        steps = read_manifests(run)
+        for job in run.dropped:
+            if job.job not in warned:
+                screen.warn(f"{job}")
+            warned.add(job.job)
+        return steps
+
+    def describe(steps: list[Step]) -> dict[bytes, Volume]:
         screen.working(HASHING, run.staging, files=run.files(steps), size_bytes=run.size(steps))
-        volumes = hash_volumes(run, steps)
+        return hash_volumes(run, steps)
+
+    if run.options.dry_run:
+        return run.report(read(), {})
+    with run.settled(read, describe, screen.waiting) as (steps, volumes):
         screen.phase(WRITING)
         write_catalog(run, steps, volumes, screen.waiting)
     return run.report(steps, volumes)

@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Final
 
 from pybak.display import printable
-from pybak.errors import Interrupted, StorageError
+from pybak.errors import Interrupted, NotFoundError, StorageError
 from pybak.storage.folders import Folders
 from pybak.storage.opening import is_remote, open_storage, split
 from pybak.storage.patience import patiently
@@ -33,8 +33,11 @@ def describe_volumes(
     hashes: bool = True,
     should_stop: Callable[[], bool] = lambda: False,
     advance: Advance = lambda _files, _size, _path: None,
+    is_there: Callable[[bytes], bool] = lambda _path: True,
 ) -> dict[bytes, Volume]:
     """Give place, size and SHA-256 of each file, or with `hashes` False no digest.
+
+    A file that can't be read is left out if `is_there` says that it is gone or another by now.
 
     Files in storages are read through like those on disk: what a storage knows of a file is no
     SHA-256 of all of it. Hashing lets go of the interpreter, so threads do; `advance` is called by
@@ -50,6 +53,14 @@ def describe_volumes(
 
     folders = Folders(wanted)
 
+    def described(path: bytes) -> Volume | None:
+        try:
+            return describe(path)
+        except (NotFoundError, StorageError):
+            if is_there(path):
+                raise
+            return None
+
     def describe(path: bytes) -> Volume:
         digest = hashlib.sha256()
         size, blocks = _opened(path, folders)
@@ -63,7 +74,8 @@ def describe_volumes(
         return Volume(uri=uri, size=size, sha256=digest.hexdigest() if hashes else None)
 
     with ThreadPoolExecutor(max(1, min(workers, len(wanted)))) as pool:
-        return dict(zip(wanted, pool.map(describe, wanted), strict=True))
+        found = zip(wanted, pool.map(described, wanted), strict=True)
+        return {path: volume for path, volume in found if volume is not None}
 
 
 def _opened(path: bytes, folders: Folders) -> tuple[int, Iterator[bytes]]:

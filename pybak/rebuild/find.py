@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from pybak.display import printable
 from pybak.errors import ArchiveError, NotFoundError, PlanError, PyBakError, StorageError
+from pybak.formats.source import Identity
 from pybak.problems import DAMAGED, NOT_FOUND, Problem
 from pybak.storage.folders import Folders
 from pybak.storage.opening import is_remote, split
+from pybak.storage.protocol import Stored
 from pybak.volumes.find import VolumeSet, find_volumes
 
 # What lies beside archives and is none: checksum files, our own work folders, what is hidden.
@@ -51,6 +53,46 @@ def find_places(destinations: Iterable[bytes]) -> Places:
                 problem = _problem(file, error)
                 problems.setdefault(problem.message, problem)
     return Places(list(sets.values()), list(problems.values()))
+
+
+def list_files(destinations: Iterable[bytes]) -> dict[bytes, Identity]:
+    """Give size, time and version of every file that `find_places` takes into account.
+
+    Nothing is read for that, and what does not exist has no files. Raises StorageError if a folder
+    can't be read.
+    """
+    files: dict[bytes, Identity] = {}
+    folders = Folders()
+    for destination in destinations:
+        path = _folder(destination)
+        with contextlib.suppress(NotFoundError, ArchiveError, PlanError):
+            names = _names(path, folders)
+            stored: Mapping[str, Stored] = {}
+            paths: Iterable[bytes]
+            if names is None:
+                paths = find_volumes(path, folders=folders).paths
+            else:
+                paths = [os.path.join(path, name) for name in names]
+                stored = folders.files(os.fsdecode(path)) if is_remote(path) else {}
+            for file in paths:
+                known = stored.get(os.fsdecode(os.path.basename(file)))
+                found = _identity(file, known, folders)
+                if found is not None:
+                    files[file] = found
+    return files
+
+
+def _identity(file: bytes, known: Stored | None, folders: Folders) -> Identity | None:
+    """Tell a file from what may replace it. Not by its inode, which some shares give anew."""
+    if known is not None:
+        return Identity(known.size, known.modified_ns, 0, known.version)
+    if is_remote(file):
+        return folders.identity(file)
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return Identity(status.st_size, status.st_mtime_ns, 0)
 
 
 def _add(found: VolumeSet, sets: dict[bytes, VolumeSet], seen: set[bytes]) -> None:

@@ -90,12 +90,6 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         own = tuple(path for one in (self, *self.copies) for path in one.volumes.paths)
         return own + tuple(path for one in self.replaced for path in one.paths)
 
-    @property
-    def stored_bytes(self) -> int:
-        """The bytes of all of these."""
-        own = sum(one.size for one in (self, *self.copies))
-        return own + sum(one.stored_bytes for one in self.replaced)
-
 
 def take_manifest(volumes: VolumeSet, password: bytes | None, copy: Path) -> Found:
     """Read the manifest of an archive and keep it in the file `copy`.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -17,7 +17,6 @@ import msgspec
 
 from pybak.catalog.address import file_of, parse
 from pybak.catalog.engine import Database
-from pybak.catalog.locks import job_lock
 from pybak.errors import (
     ArchiveError,
     NotFoundError,
@@ -26,6 +25,8 @@ from pybak.errors import (
     WrongPasswordError,
 )
 from pybak.formats.opening import open_archive
+from pybak.formats.source import Identity
+from pybak.formats.suffixes import format_of_name
 from pybak.options.rebuild import RebuildOptions
 from pybak.paths import user_path
 from pybak.problems import DAMAGED, STORAGE, WRONG_PASSWORD, Problem
@@ -34,7 +35,8 @@ from pybak.rebuild.digests import Advance, describe_volumes
 from pybak.rebuild.find import find_places
 from pybak.rebuild.inboxes import carry_over
 from pybak.rebuild.manifests import Found, NotOursError, take_manifest
-from pybak.rebuild.old import dropped_jobs, known_jobs
+from pybak.rebuild.meanwhile import JobLocks, Watch, told_gone, unsettled
+from pybak.rebuild.old import dropped_jobs
 from pybak.rebuild.order import Step, ordered
 from pybak.rebuild.swap import discard, new_name, put_in_place, remove_leftovers
 from pybak.rebuild.write import clear, count_runs, write_step
@@ -45,6 +47,7 @@ from pybak.restore.authentic import authenticate, wrapped_volumes
 from pybak.stoppable import Stoppable
 from pybak.storage.opening import is_remote
 from pybak.units import format_count
+from pybak.volumes.find import VolumeSet
 from pybak.volumes.model import Volume
 
 if TYPE_CHECKING:
@@ -52,12 +55,16 @@ if TYPE_CHECKING:
 
 NOT_OURS: Final = "not_ours"
 COPY: Final = "copy"
+_FREE_ROUNDS: Final = 3
+_LOCKED_ROUNDS: Final = 3
+_Key = tuple[tuple[bytes, Identity | None], ...]
 
 
 class RebuildRun(Stoppable):
     """A rebuild and its work folder; a context manager that removes the latter.
 
-    The steps are `read`, `describe`, `write`, `report`, in this order. Passwords are handed to
+    The steps are `read`, `describe`, `write`, `report`, in this order. `settled` does the first two
+    until nothing comes or goes any more; then they read only what is new. Passwords are handed to
     `read` and kept nowhere.
     """
 
@@ -89,6 +96,13 @@ class RebuildRun(Stoppable):
         self._errors: list[Problem] = []
         self._others: dict[str, list[Found]] = {}
         self._notes: list[str] = []
+        self._watch = Watch(self._destinations, catalog_url)
+        self._locks = JobLocks(catalog_url, self.run_id)
+        self._taken: dict[_Key, Found | ArchiveError] = {}
+        self._described: dict[tuple[bytes, Identity | None], Volume] = {}
+        self._names: dict[str, str] = {}
+        self._gone: list[str] = []
+        self._numbers = count()
         self._kept: str | None = None
         self.dropped: tuple[DroppedJob, ...] = ()
         self._where = ""
@@ -104,23 +118,24 @@ class RebuildRun(Stoppable):
         password and none was given, or none can be read with the one that was.
         """
         self._check_catalog()
+        self._watch.look()
         places = find_places(self._destinations)
-        self._errors += places.problems
+        self._errors, self._skipped, self._others = [*places.problems], [], {}
         found: dict[str, Found] = {}
         locked: list[WrongPasswordError] = []
-        for number, volumes in enumerate(places.found):
+        for volumes in places.found:
             self.check_cancelled()
             name = os.fsdecode(volumes.base)
             try:
-                one = take_manifest(volumes, password, self.staging / f"{number:06d}.manifest")
-                if not self.options.no_digests:
-                    self._authenticate(one, password)
+                one = self._take(volumes, password)
             except NotOursError as error:
+                if format_of_name(name) is None:
+                    self._watch.strange.update(volumes.paths)
                 self._skipped.append(Problem(name, NOT_OURS, _without_path(error, name)))
             except WrongPasswordError as error:
                 locked.append(error)
                 self._errors.append(Problem(name, WRONG_PASSWORD, _without_path(error, name)))
-            except (ArchiveError, StorageError) as error:
+            except (ArchiveError, NotFoundError, StorageError) as error:
                 code = DAMAGED if isinstance(error, ArchiveError) else STORAGE
                 self._errors.append(Problem(name, code, _without_path(error, name)))
             else:
@@ -129,6 +144,11 @@ class RebuildRun(Stoppable):
             raise _all_locked(locked, has_password=password is not None)
         if not found:
             raise self._nothing()
+        there = {error.path for error in self._errors}.union(one.name for one in found.values())
+        self._gone = [
+            name for run, name in self._names.items() if run not in found and name not in there
+        ]
+        self._names |= {run: one.name for run, one in found.items()}
         jobs = sorted(map(self._with_replaced, found.values()), key=lambda one: one.head.job)
         self.dropped = dropped_jobs(self._url, {one.head.job for one in jobs})
         return [
@@ -136,6 +156,26 @@ class RebuildRun(Stoppable):
             for _, of_job in groupby(jobs, key=lambda one: one.head.job)
             for step in ordered(list(of_job))
         ]
+
+    def _take(self, volumes: VolumeSet, password: bytes | None) -> Found:
+        """Read a manifest, once as long as the files stay the same."""
+        key = tuple((path, self._watch.seen(path)) for path in volumes.paths)
+        known = self._taken.get(key)
+        if known is None:
+            copy = self.staging / f"{next(self._numbers):06d}.manifest"
+            try:
+                known = take_manifest(volumes, password, copy)
+                if not self.options.no_digests:
+                    self._authenticate(known, password)
+            except WrongPasswordError:
+                raise
+            except ArchiveError as error:
+                known = error
+            if all(identity is not None for _, identity in key):
+                self._taken[key] = known
+        if isinstance(known, ArchiveError):
+            raise known
+        return known
 
     def _check_catalog(self) -> None:
         """Refuse before anything is read what could not be written in the end."""
@@ -215,27 +255,77 @@ class RebuildRun(Stoppable):
             "path"
         )
 
+    @contextmanager
+    def settled(
+        self,
+        read: Callable[[], list[Step]],
+        describe: Callable[[list[Step]], dict[bytes, Volume]],
+        on_wait: Callable[[str], object] = lambda _told: None,
+    ) -> Iterator[tuple[list[Step], dict[bytes, Volume]]]:
+        """Have all read and described by the functions, again as long as archives come or go.
+
+        Most of it is done beside other runs, the last under the locks of all jobs, which are held
+        as long as the block lasts. Raises what the functions do, and LockedError as `write`.
+        """
+        steps = read()
+        volumes = describe(steps)
+        with ExitStack() as stack:
+            for number in range(_FREE_ROUNDS + _LOCKED_ROUNDS):
+                changed = self._changed(steps, volumes)
+                if not changed or number >= _FREE_ROUNDS:
+                    stack.enter_context(self._locked(steps, on_wait))
+                    changed = self._changed(steps, volumes)
+                if not changed:
+                    break
+                steps = read()
+                volumes = describe(steps)
+            yield steps, volumes
+
     def files(self, steps: Sequence[Step]) -> int:
         """Count the files that `describe` reads."""
-        return sum(len(step.archive.paths) for step in steps)
+        return sum(1 for _ in self._to_describe(steps))
 
     def size(self, steps: Sequence[Step]) -> int:
         """Give how many bytes `describe` reads."""
         if self.options.no_digests:
             return 0
-        return sum(step.archive.stored_bytes for step in steps)
+        files = (self._watch.seen(path) for path in self._to_describe(steps))
+        return sum(one.size for one in files if one is not None)
 
     def describe(
         self, steps: Sequence[Step], advance: Advance = lambda _files, _size, _path: None
     ) -> dict[bytes, Volume]:
-        """Give place, size and digest of every file of the archives."""
-        return describe_volumes(
-            (path for step in steps for path in step.archive.paths),
+        """Give place, size and digest of every file of the archives, without those gone by now."""
+        described = describe_volumes(
+            self._to_describe(steps),
             workers=self.workers,
             hashes=not self.options.no_digests,
             should_stop=self.is_stopping,
             advance=advance,
+            is_there=self._watch.is_there,
         )
+        for path, volume in described.items():
+            self._described[path, self._watch.seen(path)] = volume
+        keys = [(path, self._watch.seen(path)) for path in _paths(steps)]
+        return {key[0]: self._described[key] for key in keys if key in self._described}
+
+    def _to_describe(self, steps: Sequence[Step]) -> Iterator[bytes]:
+        for path in _paths(steps):
+            if (path, self._watch.seen(path)) not in self._described:
+                yield path
+
+    def _changed(self, steps: Sequence[Step], volumes: Mapping[bytes, Volume]) -> set[bytes]:
+        """Give the files that are not as they were read."""
+        return self._watch.changed().union(path for path in _paths(steps) if path not in volumes)
+
+    def _check_same(self, steps: Sequence[Step], volumes: Mapping[bytes, Volume]) -> None:
+        if changed := self._changed(steps, volumes):
+            raise unsettled(changed)
+
+    def _locked(
+        self, steps: Sequence[Step], on_wait: Callable[[str], object]
+    ) -> AbstractContextManager[None]:
+        return self._locks.held({step.archive.head.job for step in steps}, on_wait)
 
     def write(
         self,
@@ -246,19 +336,19 @@ class RebuildRun(Stoppable):
         """Write all of it into a new catalog, and put that in the old one's place at once.
 
         Raises LockedError while a run of one of the jobs, found or known to the old catalog, is at
-        work, CatalogError, StorageError, and Interrupted; the catalog then is as it was.
+        work, and if archives came or went since they were read; CatalogError, StorageError, and
+        Interrupted. The catalog then is as it was.
         """
-        with ExitStack() as stack:
-            jobs = {step.archive.head.job for step in steps}
-            for job in sorted(jobs.union(known_jobs(self._url))):
-                stack.enter_context(
-                    job_lock(job, catalog_url=self._url, run_id=self.run_id, on_wait=on_wait)
-                )
+        with self._locked(steps, on_wait):
+            self.check_cancelled()
+            self._check_same(steps, volumes)
             path = file_of(parse(self._url))
             if path is None:
                 self._write_database(steps, volumes)
             else:
                 self._write_file(os.path.realpath(path), steps, volumes)
+        if self._gone:
+            self._notes.append(told_gone(self._gone))
 
     def _write_file(self, path: str, steps: Sequence[Step], volumes: dict[bytes, Volume]) -> None:
         self._where = path
@@ -269,6 +359,7 @@ class RebuildRun(Stoppable):
             with self._opened(url) as database, database.transaction() as connection:
                 self._write_steps(connection, steps, volumes)
                 self._carry_over(path, connection)
+            self._check_same(steps, volumes)
             local = self.started_at.astimezone()
             self._kept = put_in_place(new, path, now=local)
         finally:
@@ -290,6 +381,7 @@ class RebuildRun(Stoppable):
             elif runs := count_runs(connection):
                 raise PlanError(f"{database.where}: holds {format_count(runs, 'run')} by now")
             self._write_steps(connection, steps, volumes)
+            self._check_same(steps, volumes)
 
     @contextmanager
     def _opened(self, url: str) -> Iterator[Database]:
@@ -351,6 +443,10 @@ class RebuildRun(Stoppable):
         trace: TracebackType | None,
     ) -> None:
         self._folder.remove()
+
+
+def _paths(steps: Sequence[Step]) -> Iterator[bytes]:
+    return (path for step in steps for path in step.archive.paths)
 
 
 def _is_copy(one: Found, other: Found) -> bool:
