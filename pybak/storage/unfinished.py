@@ -2,11 +2,11 @@
 
 A run has one file in PYBAK_HOME/uploads, a JSON line an event, and holds a lock on it for as long
 as it lives. The lock dies with the process: a later run that gets it aborts the uploads noted
-there, and deletes the files of a set that has no first one. Locks may not reach other hosts that
-share PYBAK_HOME: their notes are only followed when nothing was noted or sent for a week. Uploads
-that nobody's file here knows are only touched if they are of this job's default names and nothing
-was sent to them for a week, and hidden files of other runs if they are a day old. Nothing else
-ever is.
+there, and deletes the files of a set that has no first one, whoever made that: it comes last, so
+with it all are in use. Locks may not reach other hosts that share PYBAK_HOME: their notes are only
+followed when nothing was noted or sent for a week. Uploads that nobody's file here knows are only
+touched if they are of this job's default names and nothing was sent to them for a week, and hidden
+files of other runs and probes if they are a day old. Nothing else ever is.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pybak.errors import StorageError
 from pybak.home import home
 from pybak.staging import reason
 from pybak.storage import naming
+from pybak.storage.probe import PROBE_NAMES
 from pybak.storage.protocol import Storage, Stored, Upload
 
 _WEEK_NS: Final = 7 * 24 * 3600 * 10**9
@@ -220,12 +221,19 @@ def _remove(storage: Storage, left: _Left) -> int:
     for upload in left.uploads:
         storage.abort(upload)
         removed += 1
-    is_whole = left.first in left.files and storage.stat(left.first) is not None
-    for name, event in () if is_whole else left.files.items():
+    for name, event in left.files.items():
         found = storage.stat(name)
-        if found is not None and _is_ours(found, event):
-            removed += storage.delete(name, version=found.version)
+        if found is None or not _is_ours(found, event):
+            continue
+        if is_whole(storage, left.first):  # asked each time: somebody may be completing it
+            break
+        removed += storage.delete(name, version=found.version)
     return removed + sum(delete_hidden(storage, start) for start in left.hidden)
+
+
+def is_whole(storage: Storage, first: str) -> bool:
+    """Whether a set has its first volume, which comes last, so nothing of it may be deleted."""
+    return first != "" and storage.stat(first) is not None
 
 
 def _is_ours(found: Stored, event: dict[str, Any]) -> bool:
@@ -261,13 +269,13 @@ def _abort_old(storage: Storage, job: str | None, known: set[str], before_ns: in
 
 
 def _delete_old_hidden(storage: Storage, in_use: set[str], before_ns: int) -> int:
-    """Delete what workers put there when nobody waited for it any more."""
+    """Delete what workers put there when nobody waited for it any more, and old probes."""
     return _delete_all(
         storage,
         [
             one.name
             for one in storage.list()
-            if naming.HIDDEN_NAMES.fullmatch(one.name)
+            if (naming.HIDDEN_NAMES.fullmatch(one.name) or PROBE_NAMES.fullmatch(one.name))
             and not one.name.startswith(tuple(in_use))
             and one.modified_ns < before_ns
         ],

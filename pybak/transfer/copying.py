@@ -1,10 +1,10 @@
 """One archive copied from a storage to another, file by file, and all of it or nothing.
 
 The first volume comes last, for a set without it is no archive, and checksum files behind it. A
-file that is there already with the same content counts as copied; any other one stays, and the
-archive is refused. What goes is compared with the digests of the catalog before it gets its name,
-and read back afterwards if that is asked for. What a failure leaves is taken back, and after a kill
-by the next run (`pybak.storage.unfinished`).
+file that is there already with the same content counts as copied, if it is not the source itself;
+any other one stays, and the archive is refused. What goes is compared with the digests of the
+catalog before it gets its name, and read back afterwards if that is asked for. What a failure
+leaves is taken back, and after a kill by the next run (`pybak.storage.unfinished`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from pybak.display import printable
 from pybak.errors import ArchiveError, ExistsError, PlanError, StorageError
 from pybak.storage.body import BytesBody
 from pybak.storage.opening import is_remote, join
+from pybak.storage.probe import Places
 from pybak.storage.protocol import Storage, Stored, Upload
-from pybak.storage.unfinished import UploadNotes, may_be
+from pybak.storage.unfinished import UploadNotes, is_whole, may_be
 from pybak.transfer.streaming import FileAt, Stream, Tally
 from pybak.transfer.sums import MOST_BYTES, lists, names_of_sums
 from pybak.volumes.model import Volume, VolumePart
@@ -71,16 +72,25 @@ class ArchiveCopy:
         *,
         notes: tuple[Path, str],
         reads_back: bool = True,
+        moves: bool = False,
+        places: Places | None = None,
         advance: Advance = lambda _files, _size, _path: None,
     ) -> None:
-        """Take the volumes in order; `notes` are the folder and the name of what a kill leaves."""
+        """Take the volumes in order; `notes` are the folder and the name of what a kill leaves.
+
+        If it `moves`, the source will be deleted: of a file that is there it is proved that it is
+        another one, whatever it looks like. `places` are what is known of that.
+        """
         self._files = files
         self._target = target
         self._stream = stream
         self._notes_at = notes
         self._reads_back = reads_back
+        self._moves = moves
+        self._places = places if places is not None else Places()
         self._advance = advance
         self._made: list[Stored] = []
+        self._wrong: list[Stored] = []  # of these, what holds other bytes than were sent
         self._doubtful: tuple[str, int, int] | None = None
         self._size = 0
         self._is_left = False  # an upload could not be dropped
@@ -94,7 +104,7 @@ class ArchiveCopy:
         origin = self._files[0].at.storage
         sums = find_sums(origin, [file.at.name for file in self._files], archive)
         for file in (*(one.at for one in self._files), *sums):
-            check_room(file, self._target)
+            self._check_other(file, check_room(file, self._target))
         first = self._files[0].at.name
         folder, run_id = self._notes_at
         notes = UploadNotes(folder, run_id, self._target.address, first)
@@ -105,6 +115,7 @@ class ArchiveCopy:
             }
             for file in sums:
                 self._copy_small(file, notes)
+            self._check_all_there()
             keep = False
         except BaseException:
             keep = not self._take_back()
@@ -116,21 +127,42 @@ class ArchiveCopy:
         )
 
     def _take_back(self) -> bool:
-        """Delete what was made; say whether that worked."""
-        if self._doubtful is not None:
-            name, size, since_ns = self._doubtful
-            try:
+        """Delete what was made; say whether that worked.
+
+        Of a set that somebody else completed with it nothing goes but what arrived damaged.
+        """
+        first = self._files[0].at.name
+        try:
+            if self._doubtful is not None:
+                name, size, since_ns = self._doubtful
                 found = self._target.stat(name)
-            except StorageError:
-                return False
-            if found is not None and may_be(found, size, since_ns):
-                self._made.append(found)
-        for one in reversed(self._made):  # the first volume goes first
-            try:
-                self._target.delete(one.name, version=one.version)
-            except StorageError:
-                return False
+                if found is not None and may_be(found, size, since_ns):
+                    self._made.append(found)
+            # Without the first volume it is no archive any more, and nobody takes it for one.
+            for one in sorted(self._made, key=lambda one: one.name != first):
+                # Asked each time: somebody may have found the others, and be completing the set.
+                if one.name == first or one in self._wrong or not is_whole(self._target, first):
+                    self._target.delete(one.name, version=one.version)
+        except StorageError:
+            return False
         return not self._is_left
+
+    def _check_all_there(self) -> None:
+        """Raise StorageError if a volume was deleted before the first one made the set whole.
+
+        Whoever takes back what a run left deletes none from then on.
+        """
+        for file in self._files[1:]:
+            found = self._target.stat(file.at.name)
+            if found is None or found.size != file.at.known.size:
+                raise StorageError(f"{printable(self._path(file.at))}: is gone again; try again")
+
+    def _check_other(self, file: FileAt, there: Stored | None) -> None:
+        """Raise ItselfError if what is there is the file that is to be copied."""
+        if there is None or not (self._moves or file.known == there):
+            return
+        if self._places.are_one(file.storage, self._target):
+            raise ItselfError(printable(self._path(file)))
 
     def _copy(self, file: SourceFile, notes: UploadNotes) -> Volume:
         """Copy one file, or see that it is there; give what is known of it now."""
@@ -143,6 +175,7 @@ class ArchiveCopy:
             except ExistsError:  # somebody else made it meanwhile
                 sent = Tally(file.sizes)
                 there = self._target.stat(file.at.name)
+        self._check_other(file.at, there)
         if there is not None:
             for block in self._stream.read(file.at):
                 sent.update(block)
@@ -180,10 +213,21 @@ class ArchiveCopy:
             self._abort(upload)
             raise
         try:
+            self._check_free(source)
             return self._appear(file, notes, lambda: target.complete(upload, parts))
         except BaseException:
             self._abort(upload)
             raise
+
+    def _check_free(self, file: FileAt) -> None:
+        """Raise ExistsError if somebody made the file meanwhile.
+
+        Should no answer come when it is made, what is there then is taken for what was sent here.
+        """
+        if self._target.stat(file.name) is not None:
+            raise ExistsError(
+                f"{printable(self._path(file))}: is there by now; choose another --to"
+            )
 
     def _abort(self, upload: Upload) -> None:
         try:
@@ -204,6 +248,7 @@ class ArchiveCopy:
         self._made.append(stored)
         notes.completed(stored)
         if stored.size != size:
+            self._wrong.append(stored)
             raise StorageError(
                 f"{printable(self._path(file.at))}: holds {stored.size} bytes, {size} were sent; "
                 "try again"
@@ -222,6 +267,7 @@ class ArchiveCopy:
         if found.sha256 == sent.sha256:
             return
         if stored in self._made:
+            self._wrong.append(stored)
             raise StorageError(
                 f"{path}: holds other bytes than were sent; the source is as it was, try again"
             )
@@ -233,6 +279,7 @@ class ArchiveCopy:
         """Copy a file of checksums."""
         data = b"".join(self._stream.read(file))
         there = self._target.stat(file.name)
+        self._check_other(file, there)
         if there is None:
             body = BytesBody(data)
             self._appear(SourceFile(file), notes, lambda: self._target.put(file.name, body))
@@ -259,28 +306,27 @@ def find_sums(storage: Storage, names: Sequence[str], archive: str) -> list[File
 def check_room(file: FileAt, target: Storage) -> Stored | None:
     """Give the file that has its name at the destination, None if there is none.
 
-    Raises ExistsError for one of another size, ItselfError if it is the file itself.
+    Raises ExistsError for one of another size, ItselfError if the kernel says that it is the file
+    itself.
     """
     there = target.stat(file.name)
     if there is None:
         return None
-    path = printable(join(target.address, file.name))
+    path = join(target.address, file.name)
     if there.size != file.known.size:
         raise ExistsError(
-            f"{path}: is there with {there.size} bytes instead of {file.known.size}; remove it, or "
-            "choose another --to"
+            f"{printable(path)}: is there with {there.size} bytes instead of {file.known.size}; "
+            "remove it, or choose another --to"
         )
-    if _is_one(file, FileAt(target, there)):
-        raise ItselfError(path)
+    if not is_remote(file.path) and not is_remote(path) and _is_one(file.path, path):
+        raise ItselfError(printable(path))
     return there
 
 
-def _is_one(here: FileAt, there: FileAt) -> bool:
-    """Whether two files are one that was reached in two ways."""
-    if is_remote(here.path) or is_remote(there.path):
-        return here.known == there.known
+def _is_one(here: str, there: str) -> bool:
+    """Whether two paths lead to one file."""
     try:
-        return os.path.samefile(here.path, there.path)
+        return os.path.samefile(here, there)
     except OSError:  # one of them is gone; whoever reads it tells
         return False
 

@@ -30,6 +30,7 @@ from pybak.stoppable import Stoppable
 from pybak.storage.bandwidth import Bandwidth
 from pybak.storage.opening import is_remote, join, open_storage, split
 from pybak.storage.patience import patiently
+from pybak.storage.probe import Places
 from pybak.storage.unfinished import clean_up, notes_folder
 from pybak.transfer.copying import Advance, ArchiveCopy, Copied, check_room, find_sums
 from pybak.transfer.find import Source, find_sources
@@ -68,6 +69,7 @@ class TransferRun(Stoppable):
         self.to = to.rstrip("/") if is_remote(to) else str(user_path(to))
         self.target = open_storage(self.to)
         self._names, self._job, self._url = names, job, catalog_url
+        self._places = Places()
         self._wait = waiting_seconds(wait=options.wait, limit=options.wait_limit)
         self._folder = open_work_folder(self.run_id)
         self.staging = self._folder.path
@@ -163,7 +165,8 @@ class TransferRun(Stoppable):
             copied = ArchiveCopy(
                 source.files, self.target, stream,
                 notes=(notes_folder(), f"{self.run_id}-{number}"),
-                reads_back=self.options.verify, advance=advance,
+                reads_back=self.options.verify, moves=self.options.move, places=self._places,
+                advance=advance,
             ).run(base)  # fmt: skip
         name = join(self.to, base)
         if self.options.move:
@@ -217,7 +220,8 @@ class TransferRun(Stoppable):
     def _clear(self, source: Source) -> bool:
         """Delete what moves that were killed left of an archive; say whether there was anything.
 
-        The archive is whole in another place: nothing of a place that counts is touched.
+        The archive is whole at the destination: nothing of a place that counts is touched, nor of
+        the destination under another address.
         """
         if source.facts is None or not any(one.is_leaving for one in source.facts.copies):
             return False
@@ -231,11 +235,18 @@ class TransferRun(Stoppable):
                 for one in facts.copies:
                     if not one.is_leaving:
                         continue
-                    if kept.isdisjoint(volume.uri for volume in one.volumes):
+                    if kept.isdisjoint(
+                        volume.uri for volume in one.volumes
+                    ) and not self._is_destination(one.volumes):
                         _delete_known(one.volumes, os.path.basename(one.name))
                     with database.transaction() as connection:
                         drop_copy(connection, one.id)
         return True
+
+    def _is_destination(self, volumes: Sequence[StoredVolume]) -> bool:
+        """Whether the destination is where these files lie."""
+        folders = dict.fromkeys(split(from_portable(volume.uri))[0] for volume in volumes)
+        return any(self._places.are_one(open_storage(one), self.target) for one in folders)
 
     @contextmanager
     def _catalog(self) -> Iterator[Database]:
