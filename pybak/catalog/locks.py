@@ -42,6 +42,7 @@ FOREVER: Final = math.inf
 
 _FOLDER: Final = "locks"
 _SQLITE: Final = "sqlite"
+_LOCKS: Final = ("job-", "archives-")
 _PAUSE_SECONDS: Final = 0.1
 _MOST_PAUSE_SECONDS: Final = 0.5
 
@@ -236,8 +237,8 @@ class _FileBeside(FileLock):
         self.problem = (
             f"{printable(str(self._path.parent))}: can't hold locks "
             f"({(error.strerror or str(error)).lower()}), so nothing keeps two runs of a job "
-            "apart that share the catalog and not PYBAK_HOME; put the catalog into a folder on a "
-            "local disk that can be written"
+            "apart that share the catalog and not PYBAK_HOME; let all who write the catalog write "
+            "there, too, on a local disk"
         )
         self.release()
 
@@ -260,24 +261,28 @@ def _make_like(catalog: Path, folder: str, name: str) -> None:
             return
         if is_for_other and os.fstat(above).st_uid not in (0, owner):
             return
-        is_new = True
-        try:
+        with contextlib.suppress(FileExistsError):
             os.mkdir(folder, 0o700, dir_fd=above)
-        except FileExistsError:
-            is_new = False
         here = os.open(folder, flags, dir_fd=above)
         stack.callback(os.close, here)
-        if is_new and not os.listdir(here):
+        names = os.listdir(here)
+        # One that only happens to be called so is left as it is.
+        if all(one.startswith(_LOCKS) for one in names) and not (is_for_other and names):
             _give(here, 0o700 | shared << 1 | shared | shared >> 1, owner, about.st_gid)
         if is_for_other and os.fstat(here).st_uid != owner:
             return
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         file = os.open(name, flags, 0o600, dir_fd=here)
         stack.callback(os.close, file)
-        _give(file, 0o600 | shared << 1 | shared, owner, about.st_gid)
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            _give(file, 0o600 | shared << 1 | shared, owner, about.st_gid)
 
 
 def _give(fd: int, mode: int, owner: int, group: int) -> None:
+    """Give what is our own a mode, unless it has all of it by now."""
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or (owner == -1 and status.st_mode & mode == mode):
+        return
     with contextlib.suppress(OSError):  # a group that one is not in
         os.fchown(fd, owner, group)
     os.fchmod(fd, mode)

@@ -14,6 +14,7 @@ from pybak.errors import LockedError
 from pybak.formats.source import Identity
 from pybak.rebuild.find import list_files
 from pybak.rebuild.old import known_jobs
+from pybak.resources import allow_open_files
 from pybak.storage.opening import is_remote
 
 _MOST_NAMED: Final = 5
@@ -74,6 +75,7 @@ class JobLocks:
         Whoever deletes archives takes the job's lock too. The second lock is left to files alone:
         on a server each takes a connection, of which there are few. Raises LockedError.
         """
+        allow_open_files()
         wanted = set(jobs)
         own: set[str] = set()
         with ExitStack() as stack:

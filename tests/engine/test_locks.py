@@ -436,6 +436,23 @@ class TestSharedFile:
             assert (place / "locks").stat().st_mode & 0o777 == folder_mode
             assert file.stat().st_mode & 0o777 == file_mode
 
+    def test_locks_that_were_made_before_the_catalog_was_shared_are_shared_too(
+        self, url: str, tmp_path: Path
+    ) -> None:
+        place = tmp_path / "shared"
+        (place / "catalog.db").chmod(0o600)
+        with job_lock("docs", catalog_url=url):
+            pass
+        (place / "catalog.db").chmod(0o660)
+        with job_lock("docs", catalog_url=url):
+            (file,) = (place / "locks").iterdir()
+            assert (place / "locks").stat().st_mode & 0o777 == 0o770
+            assert file.stat().st_mode & 0o777 == 0o660
+        (place / "locks" / "mine").touch()  # a folder that only happens to be called so
+        (place / "locks").chmod(0o700)
+        with job_lock("docs", catalog_url=url):
+            assert (place / "locks").stat().st_mode & 0o777 == 0o700
+
     @pytest.mark.needs_root
     def test_root_leaves_the_locks_to_the_owner_of_the_catalog(
         self, url: str, tmp_path: Path
