@@ -43,6 +43,8 @@ ATTRIBUTES: Final = "attributes"
 """A file is in the archive without some of its extended attributes: a note, no problem."""
 CHANGES_ONLY: Final = "changes_only"
 """The one archive that is restored holds what changed since another run: a note, no problem."""
+UNSAVED: Final = frozenset({UNREADABLE, IO_ERROR, TYPE_CHANGED, SOURCE_MISSING})
+"""What of its source a backup does not hold; the other errors are of copies, or of patterns."""
 NOTES: Final = frozenset({DELETED, ATTRIBUTES, CHANGES_ONLY})
 SKIPPED_CODES: Final = frozenset({VANISHED, UNSUPPORTED, EXISTS, WAITING})
 

@@ -17,7 +17,7 @@ from pybak.errors import NotFoundError, PlanError
 from pybak.locate import LATEST, portable_name
 from pybak.paths import user_path
 from pybak.portable import from_portable
-from pybak.problems import STORAGE, Problem
+from pybak.problems import STORAGE, UNSAVED, Problem
 from pybak.report.status import PARTIAL
 from pybak.restore.select import Selector
 from pybak.restore.snapshot import Reference, Share, recorded_shares, references_of, whole
@@ -92,7 +92,12 @@ class Asked:
                         references[one.archive_id] |= references_of([one])
             archives = history.archives_by_id({**names, **references})
             lack = history.lack(self.snapshot)
-        is_partial = self.snapshot.status == PARTIAL
+            is_partial = (
+                options is not None
+                and options.delete
+                and self.snapshot.status == PARTIAL
+                and any(one.code in UNSAVED for one in history.errors(self.snapshot.run_id))
+            )
         shares = [
             share._replace(is_partial=is_partial)
             for share in recorded_shares(

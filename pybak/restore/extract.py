@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from pybak.entries import FOLDER, HARD_LINK, LINK
-from pybak.errors import ArchiveError, StorageError, reason
+from pybak.errors import ArchiveError, NotFoundError, StorageError, reason
 from pybak.folders import Folders
 from pybak.formats.archive import Archive
 from pybak.problems import DAMAGED, EXISTS, STORAGE, Problem, write_problems
@@ -102,8 +102,11 @@ class _Unpacker:
         """Name the damage in the pieces of the archive that no member's digest has shown."""
         try:
             found = self._archive.finish()
-        except (ArchiveError, StorageError) as error:
+        except ArchiveError as error:
             found = [str(error)]
+        except (StorageError, NotFoundError) as error:
+            self._account.problems.append(Problem("", STORAGE, str(error)))
+            return
         self._account.problems += (Problem("", DAMAGED, f"{text}; {_UNSURE}") for text in found)
 
     def add(self, item: Item) -> bool:

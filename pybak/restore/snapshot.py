@@ -43,7 +43,7 @@ class Share(NamedTuple):
     the member names that it takes, None for all, and `references` what it takes the content for.
     Where the files can't be found, there are none, and `trouble` says why. The shares of a
     snapshot have no name in common; they come oldest archive first. `is_partial` says that the run
-    which made the snapshot could not read all; where it is told, all shares tell it.
+    which made the snapshot could not read all, as far as someone asked; all shares say so.
 
     `run_id` is the run that made the archive and `size` its bytes in all, where the catalog knows:
     another archive may lie there under the same name. `lack` says what the snapshot itself lacks,

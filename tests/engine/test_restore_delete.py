@@ -14,6 +14,7 @@ from backing_up import back_up
 from jobs import Job
 from restoring import plan, prepare, rehearse, restore, shares, tree
 
+from pybak.catalog.snapshots import add_errors
 from pybak.options import RestoreOptions
 from pybak.problems import DAMAGED, STORAGE, UNREADABLE
 from pybak.restore.extract import extract_batch
@@ -269,6 +270,18 @@ class TestPartialBackups:
         assert (report.status, report.deleted_paths) == ("partial", ())
         assert (job.source / "locked").read_text() == "precious"
         job.run()
+        (job.source / "new").touch()
+        report, _ = job.restore(target=tmp_path, delete=True, overwrite="always")
+        assert (report.status, report.deleted_paths) == ("success", ("docs/new",))
+
+    def test_a_snapshot_that_lacks_nothing_but_a_copy_is_whole(self, tmp_path: Path) -> None:
+        job = Job(tmp_path)
+        (job.source / "good").write_text("good")
+        made = job.run()
+        with job.history() as history, history.database.transaction() as connection:
+            connection.exec_driver_sql("UPDATE run SET status = 'partial'")
+            assert made.report.run_id is not None
+            add_errors(connection, made.report.run_id, [("/away/x.zip", "storage", "disk full")])
         (job.source / "new").touch()
         report, _ = job.restore(target=tmp_path, delete=True, overwrite="always")
         assert (report.status, report.deleted_paths) == ("success", ("docs/new",))
