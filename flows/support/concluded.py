@@ -18,6 +18,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.context import TagsContext
 from prefect.runtime import flow_run
 
 from flows.support.hooked import Hooks, hooks_of
@@ -50,7 +51,12 @@ def concluded(
     `kind` is the flow's name, `key` that of its artifact; `what` names the job or the sources. A
     PyBakError out of `make` becomes the state of a run that failed; others are told and raised.
     """
-    with Screen.current() as screen, screen.shared(), measuring() as stages:
+    with (
+        Screen.current() as screen,
+        screen.shared(),
+        measuring() as stages,
+        TagsContext(current_tags=set()),  # those of the run; each task with one asks the server
+    ):
         conclusion = _Conclusion(kind, key, options, what, screen, stages)
         with (
             stop_on_signal(conclusion.stopping.set),

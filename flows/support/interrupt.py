@@ -17,6 +17,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _open: list[Callable[[], None]] = []
 _asked = False
 _is_due = False
+_again: threading.Timer | None = None
 _LOSING: Final = frozenset({"cb", "__del__"})
 """Callbacks, as of importlib's locks, and finalizers: what is raised in them goes nowhere."""
 _AGAIN_SECONDS: Final = 0.05
@@ -29,12 +30,12 @@ def stop_at_once_on_signal() -> None:
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
-        global _is_due
+        global _is_due, _again
         _is_due = True
         if frame is not None and frame.f_code.co_name in _LOSING:
-            again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
+            _again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
+            _again.daemon = True
+            _again.start()
         else:
             raise KeyboardInterrupt
 
@@ -57,6 +58,8 @@ def stop_on_signal(on_stop: Callable[[], None]) -> Iterator[None]:
     before = {}
     if not _open:
         _asked = _is_due
+        if _again is not None:  # it would count as a second one
+            _again.cancel()
         before = {number: signal.signal(number, _handle) for number in _SIGNALS}
     _open.append(on_stop)
     try:

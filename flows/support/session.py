@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 STARTING: Final = "starting Prefect"
 _DRAIN_SECONDS = 5.0
+_TIDY_SECONDS = 5.0
 
 
 class FlowError(PyBakError):
@@ -55,8 +57,9 @@ def run_flow(
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), marked(server):
             state = flow(**parameters, return_state=True)
         drain()
+        report = report_of(state)
         tidy(server)
-    return report_of(state)
+    return report
 
 
 @contextmanager
@@ -88,11 +91,19 @@ def marked(server: TemporaryServer | None) -> AbstractContextManager[object]:
 
 
 def tidy(server: TemporaryServer | None) -> None:
-    """Delete what is old in the database of a server of our own, now and then."""
-    if server is not None and server.auth is not None:
-        from flows.support.forget_runs import forget_old_runs
+    """Delete what is old in the database of a server of our own, now and then.
 
-        forget_old_runs(server.url, server.auth, home() / "prefect-tidied")
+    It takes some seconds at most, and Ctrl-C ends it: the run itself is over.
+    """
+    if server is None or server.auth is None:
+        return
+    from flows.support.forget_runs import forget_old_runs
+
+    what = (server.url, server.auth, home() / "prefect-tidied")
+    thread = threading.Thread(target=forget_old_runs, args=what, daemon=True)
+    with contextlib.suppress(KeyboardInterrupt, RuntimeError):  # no thread, then some other time
+        thread.start()
+        thread.join(_TIDY_SECONDS)
 
 
 def drain() -> None:

@@ -9,10 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from prefect import tags
+from waiting import wait_for
 
+from flows.backup import backup
 from flows.support.forget_runs import TAG, forget_old_runs
 from flows.support.server import TemporaryServer, is_healthy
+from pybak.options import BackupOptions
 from pybak.prefect_api import ApiError, PrefectApi
 
 AUTH = "pybak:only-for-this-command"
@@ -61,7 +66,8 @@ def ended(api: PrefectApi, *tags: str) -> str:
     """Make a run that has ended, with an artifact; give its id."""
     flow = api.post("/flows/", {"name": "backup"})["id"]
     run: str = api.post("/flow_runs/", {"flow_id": flow, "tags": list(tags)})["id"]
-    api.post(f"/flow_runs/{run}/set_state", {"state": {"type": "COMPLETED"}, "force": True})
+    for kind in ("RUNNING", "COMPLETED"):
+        api.post(f"/flow_runs/{run}/set_state", {"state": {"type": kind}, "force": True})
     api.post("/artifacts/", {"key": "backup-report", "type": "markdown", "flow_run_id": run})
     return run
 
@@ -104,3 +110,24 @@ def test_nothing_goes_where_nobody_can_say_when_it_was_done_last(
 def test_a_server_that_refuses_is_left_alone(server: TemporaryServer, tmp_path: Path) -> None:
     now = datetime.now(UTC)
     assert forget_old_runs(server.url, "pybak:wrong", tmp_path / "tidied", now) == 0
+
+
+@pytest.mark.usefixtures("in_prefect")
+def test_the_mark_is_not_that_of_tasks(prefect_api: httpx.Client, tmp_path: Path) -> None:
+    """A task with a tag asks the server whether it may begin."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a").write_text("a")
+    options = BackupOptions(cluster="threads")
+    with tags("marked-for-a-test"):
+        state = backup(
+            [str(tmp_path / "docs")], str(tmp_path), "tagged", options, return_state=True
+        )
+    assert state.is_completed()
+    marked = {"tags": {"all_": ["marked-for-a-test"]}}
+    [run] = prefect_api.post("/flow_runs/filter", json={"flow_runs": marked}).json()
+    of_it = {"id": {"any_": [run["id"]]}}
+
+    def task_runs() -> Any:
+        return prefect_api.post("/task_runs/filter", json={"flow_runs": of_it}).json()
+
+    assert {tag for one in wait_for(task_runs) for tag in one["tags"]} == set()
