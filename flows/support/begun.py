@@ -143,6 +143,7 @@ def _begin_backup(stack: ExitStack, parameters: Mapping[str, Any]) -> BegunBacku
     from pybak.backup.run import BackupRun
     from pybak.backup.sources import resolve_sources
     from pybak.catalog.locks import job_lock
+    from pybak.catalog.peek import is_first_run
     from pybak.password import from_environment
 
     job, to, output = (parameters[name] for name in ("job", "to", "output"))
@@ -164,7 +165,7 @@ def _begin_backup(stack: ExitStack, parameters: Mapping[str, Any]) -> BegunBacku
                 )
             )
             lock.note_run(run.run_id)
-            if not run.begin_ahead():
+            if not run.begin_ahead(is_first=is_first_run(catalog_url(), run.job)):
                 return None
         except PyBakError:
             return None

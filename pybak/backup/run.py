@@ -135,17 +135,19 @@ class BackupRun(Stoppable):
         self.staging = self._place.staging
         self._cutting = Cutting(about, self._place, self._payload, self._share.workers)
 
-    def begin_ahead(self) -> bool:
+    def begin_ahead(self, *, is_first: bool = False) -> bool:
         """Begin to walk by a helper process; `discover` then waits for that.
 
         False where there is too little to walk, or no second core for it. What follows a walk of
-        which all will be saved goes on, too (`pybak.backup.head_start`).
+        which all will be saved goes on, too (`pybak.backup.head_start`): of a full backup, and of
+        any where `is_first` tells that there is nothing to compare with.
         """
         if self._share.workers == 1 or not self._share.helpers_fit:
             return False
         if is_large(self.roots, entries=_WORTH_WALKING_AHEAD):
             walk = self._walk
-            if self.options.mode == FULL and self._shipment is None:
+            is_whole = is_first or self.options.mode == FULL
+            if is_whole and self._shipment is None:
                 order = self._order(self.staging / "kept", 0)
                 walk = replace(walk, sieve=self._sieve, order=order)
             with contextlib.suppress(HelpersUnavailableError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from written import WrittenJob, file
 
 from flows.support.begun import backup_begun, begun_backup
 from pybak.backup import ahead
@@ -18,6 +19,7 @@ from pybak.backup.run import BackupRun
 from pybak.catalog.locks import is_locked, job_lock
 from pybak.entries import read_entries
 from pybak.errors import Interrupted
+from pybak.home import catalog_url
 from pybak.options import BackupOptions
 from pybak.workers import pool
 from pybak.workers.pool import COMPRESSING, HelperPool, helping
@@ -213,6 +215,19 @@ def test_the_flow_takes_over_what_its_command_began(source: Path) -> None:
         assert is_locked("docs"), "to the end"
     assert not is_locked("docs")
     assert not (source.parent / "store").exists()
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_job_without_a_snapshot_is_planned_as_full(source: Path, is_known: bool) -> None:
+    wanted = parameters(source, mode="incremental")
+    if is_known:
+        WrittenJob(catalog_url()).run(file("f"))
+    with backup_begun(wanted):
+        begun = begun_backup(**wanted)
+        assert begun is not None
+        with begun.run as run:
+            kept = run._head and run._head.kept(run.discover())
+            assert (kept is None) == is_known
 
 
 def test_a_flow_with_other_parameters_gets_the_lock(source: Path) -> None:

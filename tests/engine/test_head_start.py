@@ -140,6 +140,17 @@ def test_members_that_are_encrypted_wait_for_the_archive(source: Path) -> None:
         assert packed(run) == []
 
 
+@pytest.mark.parametrize("mode", ["incremental", "differential"])
+def test_a_job_s_first_run_is_full_whatever_it_is_called(source: Path, mode: str) -> None:
+    with new_run(source, mode=mode) as run:
+        assert run.begin_ahead(is_first=True)
+        wait_for(lambda: packed(run), told="a segment")
+        run.choose_base(None)
+        plan, _ = planned(run)
+        assert packed(run), "the plan is the one that was made"
+        assert plan.files == FILES
+
+
 @pytest.mark.parametrize("options", [{"mode": "incremental"}, {"cluster": "threads"}])
 def test_only_what_will_be_packed_by_helpers_is(source: Path, options: dict[str, Any]) -> None:
     with new_run(source, **options) as run:
