@@ -26,7 +26,7 @@ import pyzipper
 import zstandard
 from commands import tool
 
-from pybak.backup import assemble_tar, pack_tar, pack_zip, read_source, tar_content
+from pybak.backup import assemble_tar, pack_tar, pack_zip, packing, read_source, tar_content
 from pybak.backup import parts as parts_module
 from pybak.backup import plan as plan_module
 from pybak.backup.assemble import Assembly
@@ -216,7 +216,7 @@ def shrink(
     patch: pytest.MonkeyPatch, *, part: int, whole: int = 20_000, piece: int = 8_000
 ) -> None:
     """Have files of some kB go the ways of large ones, and retries come at once."""
-    for module in (pack_zip, pack_tar):
+    for module in (packing, pack_zip, pack_tar):
         patch.setattr(module, "WHOLE_LIMIT", whole)
     patch.setattr(pack_zip, "deflater", lambda level: replace(deflater(level), piece_bytes=piece))
     patch.setattr(pack_zip, "MOST_GROWN", 2 * part)

@@ -20,7 +20,7 @@ from pybak.backup.packing import (
     member_meta,
     sha256,
 )
-from pybak.backup.read_source import look_at, open_small, open_source, read_link, read_whole
+from pybak.backup.read_source import look_at, open_source, read_link, read_whole
 from pybak.backup.segments import SegmentIndex
 from pybak.backup.tar_content import READ_BYTES, Content
 from pybak.backup.tar_entries import (
@@ -72,14 +72,13 @@ class TarPacker(BatchPacker):
 
     def add_file(self, entry: Entry, path: bytes, name: bytes) -> None:
         """Pack a regular file."""
-        if entry.size <= WHOLE_LIMIT and self.work.read is os.pread:
-            small = open_small(path, WHOLE_LIMIT)
-            if small is not None:
-                try:
-                    if self._small_file(entry, path, name, *small):
-                        return
-                finally:
-                    os.close(small.fd)
+        small = self.open_small(entry, path)
+        if small is not None:
+            try:
+                if self._small_file(entry, path, name, *small):
+                    return
+            finally:
+                os.close(small.fd)
         self._any_file(entry, path, name)
 
     def _small_file(

@@ -94,15 +94,19 @@ class ZipPacker(BatchPacker):
     def add_file(self, entry: Entry, path: bytes, name: bytes) -> None:
         """Pack a regular file."""
         _check_length(name)
-        if entry.size <= WHOLE_LIMIT and self.work.read is os.pread:
-            small = read_small(path, WHOLE_LIMIT)
-            if small is not None and not may_have_holes(small[1]):
-                self._small_file(path, name, *small)
-                return
+        small = self.open_small(entry, path)
+        if small is not None:
+            try:
+                if self._small_file(path, name, *small):
+                    return
+            finally:
+                os.close(small.fd)
         self._any_file(entry, path, name)
 
-    def _small_file(self, path: bytes, name: bytes, data: bytes, status: os.stat_result) -> None:
-        """Add a file that was read without incident; most files of most backups come here."""
+    def _small_file(self, path: bytes, name: bytes, fd: int, status: os.stat_result) -> bool:
+        """Add a file if it can be read without incident, as most files of most backups can."""
+        if may_have_holes(status) or (data := read_small(fd, status)) is None:
+            return False
         size, crc = len(data), crc32(data)
         sha256 = hashlib.sha256(data).hexdigest()
         method, body = _pack(data, self._engine)
@@ -124,8 +128,9 @@ class ZipPacker(BatchPacker):
         )  # fmt: skip
         self.files += 1
         self.bytes_read += size
-        self._count_lost(path, status.st_nlink, mtime_ns)
+        self._count_lost(fd, status.st_nlink, mtime_ns)
         self.work.advance(1, size, path)
+        return True
 
     def _encrypt(self, *pieces: bytes) -> bytes:
         assert self.work.password is not None
@@ -185,10 +190,10 @@ class ZipPacker(BatchPacker):
         self._member(entry, name + b"/", None, zr.STORED, 0, 0, (), dev=entry.device)
         self._count_lost(path, 1, entry.mtime_ns)
 
-    def _count_lost(self, path: bytes, links: int, mtime_ns: int) -> None:
+    def _count_lost(self, target: bytes | int, links: int, mtime_ns: int) -> None:
         if links > 1:
             self.lost[HARD_LINKS] += 1
-        if _has_attributes(path):
+        if _has_attributes(target):
             self.lost[ATTRIBUTES] += 1
         if not zr.fits_dos(mtime_ns // 1_000_000_000):
             self.lost[DATES] += 1
@@ -358,9 +363,9 @@ def _lost_of_large(fd: int, path: bytes, status: os.stat_result) -> dict[str, in
     return {what: 1 for what, is_lost in found.items() if is_lost}
 
 
-def _has_attributes(path: bytes) -> bool:
+def _has_attributes(target: bytes | int) -> bool:
     """Whether a file has extended attributes or ACLs that are worth keeping."""
     try:
-        return bool(read_attributes(path))
+        return bool(read_attributes(target))
     except SourceError:
         return False

@@ -7,20 +7,21 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from pybak import entries, problems, staging
 from pybak.backup.batches import Batch, Job
+from pybak.backup.opened_ahead import OpenedAhead
 from pybak.backup.parts import PART_BYTES
-from pybak.backup.read_source import Read
+from pybak.backup.read_source import Read, SmallFile
 from pybak.backup.segments import Absent, Meta, Place, SegmentIndex, SegmentWriter
 from pybak.entries import Entry
 from pybak.errors import Interrupted, SourceError
 from pybak.formats import manifest
-from pybak.formats.deflate import Buffer
+from pybak.formats.deflate import WHOLE_LIMIT, Buffer
 from pybak.problems import Problem
 
 Advance = Callable[[int, int, bytes], None]
@@ -83,8 +84,33 @@ class BatchPacker(ABC):
         what earlier batches packed so, and gets more. A name that is no longer of the file that
         it was listed with is packed by itself.
         """
+        with OpenedAhead(self._small_files(batch), WHOLE_LIMIT) as self._ahead:
+            self._pack(batch, missing, {} if stand_ins is None else stand_ins)
+        return self.finish()
+
+    def _small_files(self, batch: Batch) -> Iterator[bytes]:
+        """Yield the paths of the files that will be asked for by `open_small`, in this order."""
+        roots = self.work.job.roots
+        for number, entry in enumerate(batch.entries):
+            if self._is_small(entry) and not (batch.firsts and batch.firsts[number]):
+                yield roots[entry.root].disk_path(entry.path)
+
+    def _is_small(self, entry: Entry) -> bool:
+        """Whether a file's content is read at once, by the system's own call."""
+        is_file = entry.kind == entries.FILE
+        return is_file and entry.size <= WHOLE_LIMIT and self.work.read is os.pread
+
+    def open_small(self, entry: Entry, path: bytes) -> SmallFile | None:
+        """Open a file that is read at once; None where it isn't, or is out of the ordinary.
+
+        The caller closes it.
+        """
+        return self._ahead.open(path) if self._is_small(entry) else None
+
+    def _pack(
+        self, batch: Batch, missing: frozenset[Place], instead: MutableMapping[Place, bytes]
+    ) -> None:
         since_look = 0
-        instead = {} if stand_ins is None else stand_ins
         roots = self.work.job.roots
         for number, entry in enumerate(batch.entries):
             root = roots[entry.root]
@@ -114,7 +140,6 @@ class BatchPacker(ABC):
             if since_look > _LOOK_EVERY_BYTES:
                 since_look = 0
                 self.work.stop_if_asked()
-        return self.finish()
 
     def _add(self, entry: Entry, path: bytes, name: bytes) -> None:
         if entry.kind == entries.FILE:

@@ -89,29 +89,17 @@ def read_whole(fd: int, space: memoryview, status: os.stat_result) -> bool:
         return False
 
 
-def read_small(path: bytes, limit: int) -> tuple[bytes, os.stat_result] | None:
-    """Read a regular file of at most `limit` bytes; give content and status.
+def read_small(fd: int, status: os.stat_result) -> bytes | None:
+    """Read all of a file that was opened with this status.
 
-    None when anything at all is out of the ordinary. About 6 microseconds and the copy.
+    None as `read_whole` gives False. About 6 microseconds with the opening, and the copy.
     """
-    # As `open_small` and `read_whole` do, in fewer calls: this is done for every small file.
+    size = status.st_size
     try:
-        fd = os.open(path, _OPEN_FLAGS | _NOATIME)
+        data = os.pread(fd, size, 0) if size else b""
+        return data if len(data) == size and _is_unmoved(status, os.fstat(fd)) else None
     except OSError:
         return None
-    try:
-        status = os.fstat(fd)
-        size = status.st_size
-        if status.st_mode & _S_IFMT != stat.S_IFREG or size > limit:
-            return None
-        data = os.pread(fd, size, 0) if size else b""
-        if len(data) == size and _is_unmoved(status, os.fstat(fd)):
-            return data, status
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
-    return None
 
 
 def _is_unmoved(before: os.stat_result, after: os.stat_result) -> bool:

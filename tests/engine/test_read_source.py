@@ -93,11 +93,19 @@ def test_pieces_end_where_the_file_does(path: bytes) -> None:
 
 
 def test_a_small_file_is_read_at_once(path: bytes) -> None:
-    assert read_small(path, 99) is None
-    found = read_small(path, 100)
-    assert found is not None
-    assert found[0] == b"0123456789" * 10
-    assert state_of(found[1]) == state_of(os.stat(path))
+    """If it is what it was opened as, and is not moved (case 47)."""
+    assert open_small(path, 99) is None
+    small = open_small(path, 100)
+    assert small is not None
+    fd, status = small
+    assert state_of(status) == state_of(os.stat(path))
+    assert read_small(fd, status) == b"0123456789" * 10
+    os.utime(path, ns=(0, 1))
+    assert read_small(fd, status) is None
+    os.truncate(path, 50)
+    assert read_small(fd, status) is None
+    os.close(fd)
+    assert read_small(fd, status) is None
 
 
 def test_a_small_file_is_read_to_its_place(path: bytes) -> None:
@@ -137,7 +145,6 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path, path: bytes)
     (tmp_path / "folder").mkdir()
     for name in ("fifo", "link", "folder", "/dev/null"):
         odd = os.fsencode(tmp_path / name)
-        assert read_small(odd, 1000) is None
         assert open_small(odd, 1000) is None
         with pytest.raises(SourceError) as caught:
             open_source(odd)
@@ -185,7 +192,14 @@ def test_a_file_that_is_lost_while_it_is_open_is_an_io_error(path: bytes) -> Non
 
 def test_reading_leaves_the_access_time_alone(tmp_path: Path, path: bytes) -> None:
     """(case 19)"""
-    for read in (lambda: read_small(path, 1000), lambda: read_range(open_source(path)[0], 100, 0)):
+
+    def read_at_once() -> None:
+        small = open_small(path, 1000)
+        assert small is not None
+        assert read_small(*small)
+        os.close(small.fd)
+
+    for read in (read_at_once, lambda: read_range(open_source(path)[0], 100, 0)):
         os.utime(path, ns=(10**18, 2 * 10**18))  # read before it was written: updated by any mount
         read()
         assert os.stat(path).st_atime_ns == 10**18
@@ -195,8 +209,7 @@ def test_descriptors_are_closed(path: bytes, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
-        read_small(path, 10)
-        read_small(path, 1000)
+        assert open_small(path, 10) is None
         with pytest.raises(SourceError):
             open_source(os.fsencode(tmp_path / "folder"))
     assert len(os.listdir("/proc/self/fd")) == before

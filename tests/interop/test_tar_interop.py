@@ -278,7 +278,7 @@ def test_times_no_file_system_here_holds_are_no_reason_to_stop(
             return msgspec.structs.replace(real(*args), mtime_ns=seconds * 10**9)
 
         monkeypatch.setattr("pybak.backup.pack_tar.member_meta", odd)
-        monkeypatch.setattr("pybak.backup.pack_tar.open_small", lambda *_: None)
+        monkeypatch.setattr(packing.BatchPacker, "open_small", lambda *_: None)
         (tmp_path / "f").write_bytes(b"f")
         done = back_up(tmp_path / "f", to=tmp_path / "out", format=kind)
         judge_outcome(done)
