@@ -52,6 +52,16 @@ def allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def most_open_files() -> int | None:
+    """Give how many files this process may have open; None where there is no limit."""
+    try:
+        import resource
+    except ImportError:  # pragma: no cover - other systems
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def _cgroup_quota(cgroup: Path) -> float | None:
     try:
         limit, period = (cgroup / "cpu.max").read_text().split()

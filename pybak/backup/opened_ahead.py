@@ -11,38 +11,51 @@ import os
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from pybak.backup.read_source import SmallFile, open_small
+from pybak.resources import most_open_files
 
 AHEAD: Final = 32
-"""Files that are open at once, at most."""
+"""Files that are open at once for one batch, at most."""
+
+_SHARE: Final = 4
+"""All batches of a process have this part of the files that it may open; its threads share them."""
 
 _FETCHED_BYTES: Final = 256 << 10
 """Of larger files the system fetches the rest ahead by itself, when it is read."""
 _HAS_ADVICE: Final = hasattr(os, "posix_fadvise")
 
 
+_at_work: Final[set[OpenedAhead]] = set()
+
+
 class OpenedAhead:
-    """Files that will be asked for in this order; some may be left out."""
+    """Files that will be asked for in this order; some may be left out. To be closed."""
 
     def __init__(self, paths: Iterable[bytes], limit: int) -> None:
         """Open none yet. `limit` is as for `open_small`."""
         self._paths = iter(paths)
         self._limit = limit
         self._waiting: deque[tuple[bytes, SmallFile | None]] = deque()
+        self._allowed = most_open_files()
+        _at_work.add(self)
 
     def open(self, path: bytes) -> SmallFile | None:
         """Give a file as `open_small` does; the caller closes it."""
         waiting = self._waiting
-        self._open_next(AHEAD - len(waiting))
+        self._open_next(self._most() - len(waiting))
         if waiting and waiting[0][0] == path:
             return waiting.popleft()[1]
         return self._out_of_turn(path)
 
+    def _most(self) -> int:
+        if self._allowed is None:
+            return AHEAD
+        return max(1, min(AHEAD, self._allowed // _SHARE // len(_at_work)))
+
     def _open_next(self, count: int) -> None:
-        for path in islice(self._paths, count):
+        for path in islice(self._paths, max(count, 0)):
             found = open_small(path, self._limit)
             if found is not None and _HAS_ADVICE:
                 _fetch(found.fd, found.status.st_size)
@@ -57,19 +70,9 @@ class OpenedAhead:
 
     def close(self) -> None:
         """Close what nobody asked for; fine the second time."""
+        _at_work.discard(self)
         while self._waiting:
             _close(self._waiting.popleft()[1])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _fetch(fd: int, size: int) -> None:

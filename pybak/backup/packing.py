@@ -8,6 +8,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -84,7 +85,7 @@ class BatchPacker(ABC):
         what earlier batches packed so, and gets more. A name that is no longer of the file that
         it was listed with is packed by itself.
         """
-        with OpenedAhead(self._small_files(batch), WHOLE_LIMIT) as self._ahead:
+        with closing(OpenedAhead(self._small_files(batch), WHOLE_LIMIT)) as self._ahead:
             self._pack(batch, missing, {} if stand_ins is None else stand_ins)
         return self.finish()
 

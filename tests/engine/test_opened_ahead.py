@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ def content(ahead: OpenedAhead, path: bytes) -> bytes:
 
 
 def test_files_come_in_their_order_and_few_are_open(paths: list[bytes], tmp_path: Path) -> None:
-    with OpenedAhead(paths, 100) as ahead:
+    with closing(OpenedAhead(paths, 100)) as ahead:
         most = 0
         for number, path in enumerate(paths):
             assert content(ahead, path) == b"%d" % number
@@ -57,10 +59,31 @@ def test_files_come_in_their_order_and_few_are_open(paths: list[bytes], tmp_path
     assert open_files(tmp_path / "src") == 0
 
 
+@pytest.mark.parametrize(
+    ("allowed", "each"), [(2560, AHEAD), (400, 10), (20, 1), (resource.RLIM_INFINITY, AHEAD)]
+)
+def test_many_at_work_share_what_a_process_may_open(
+    paths: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: int, each: int
+) -> None:
+    """As the threads of one worker on a machine with many cores."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed, allowed))
+    with ExitStack() as stack:
+        many = [stack.enter_context(closing(OpenedAhead(paths, 100))) for _ in range(10)]
+        for number, path in enumerate(paths[:5]):
+            for ahead in many:
+                assert content(ahead, path) == b"%d" % number
+        assert open_files(tmp_path / "src") == 10 * (each - 1)
+    assert open_files(tmp_path / "src") == 0
+    monkeypatch.undo()
+    with closing(OpenedAhead(paths, 100)) as alone:
+        assert content(alone, paths[0]) == b"0"
+        assert open_files(tmp_path / "src") == AHEAD - 1, "the others count no more"
+
+
 def test_some_are_left_out_and_some_come_out_of_turn(paths: list[bytes], tmp_path: Path) -> None:
     other = tmp_path / "src/other"
     other.write_bytes(b"other")
-    with OpenedAhead(paths, 100) as ahead:
+    with closing(OpenedAhead(paths, 100)) as ahead:
         assert content(ahead, paths[0]) == b"0"
         assert content(ahead, os.fsencode(other)) == b"other"
         assert content(ahead, paths[1]) == b"1"
@@ -77,7 +100,7 @@ def test_what_can_t_be_opened_stands_in_nobody_s_way(paths: list[bytes], tmp_pat
     os.unlink(paths[4])
     os.mkfifo(paths[4])
     Path(os.fsdecode(paths[5])).write_bytes(bytes(101))
-    with OpenedAhead(paths, 100) as ahead:
+    with closing(OpenedAhead(paths, 100)) as ahead:
         found = [ahead.open(path) for path in paths[:8]]
     assert [one is not None for one in found] == [True] * 3 + [False] * 3 + [True] * 2
     for one in found:
@@ -99,7 +122,7 @@ def test_the_system_is_asked_to_fetch_them(
 
     monkeypatch.setattr(os, "posix_fadvise", advise)
     monkeypatch.setattr(opened_ahead, "_FETCHED_BYTES", 1)
-    with OpenedAhead(paths, 100) as ahead:
+    with closing(OpenedAhead(paths, 100)) as ahead:
         assert content(ahead, paths[0]) == b"0"
         assert asked == [(0, 1, os.POSIX_FADV_WILLNEED)] * AHEAD
 
@@ -107,7 +130,7 @@ def test_the_system_is_asked_to_fetch_them(
 def test_no_advice_is_needed(paths: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opened_ahead, "_HAS_ADVICE", False)
     monkeypatch.delattr(os, "posix_fadvise")
-    with OpenedAhead(paths, 100) as ahead:
+    with closing(OpenedAhead(paths, 100)) as ahead:
         assert content(ahead, paths[0]) == b"0"
 
 
