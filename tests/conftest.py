@@ -158,9 +158,9 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def prefect_api(prefect_server: str) -> Iterator[httpx.Client]:
     """Give a client of the server's REST API: `prefect_api.post("/flow_runs/filter", json={})`."""
-    import httpx
+    from waiting import api_client
 
-    with httpx.Client(base_url=prefect_server, timeout=30) as client:
+    with api_client(prefect_server) as client:
         yield client
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -25,8 +26,11 @@ class Patience(httpx.HTTPTransport):
 
 
 def api_client(url: str, **more: Any) -> httpx.Client:
-    """Give a client of a Prefect server's REST API."""
-    return httpx.Client(base_url=url, timeout=30, transport=Patience(), **more)
+    """Give a client of a Prefect server's REST API.
+
+    Its statements wait for each other for a minute before it answers that SQLite is locked.
+    """
+    return httpx.Client(base_url=url, timeout=180, transport=Patience(), **more)
 
 
 def wait_for(
@@ -47,6 +51,15 @@ def wait_for(
             pytest.fail(f"{why} (after {shared(seconds):.0f} s)")
         time.sleep(every)
     return found
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail where the body takes longer than so many seconds of a machine that is not shared."""
+    started = time.monotonic()
+    yield
+    took = time.monotonic() - started
+    assert took < shared(seconds), f"took {took:.1f} s"
 
 
 def shared(seconds: float) -> float:

@@ -25,7 +25,7 @@ from backing_up import judge, noise, snapshot, unpack
 from commands import PROJECT, Commands
 from s3_servers import S3Server
 from servers import running
-from waiting import shared, wait_for
+from waiting import wait_for, within
 
 from flows.support.cluster import ClusterError, choose, start_cluster
 
@@ -296,17 +296,18 @@ def test_a_machine_that_is_cut_off_leaves_nothing_half_made(
     machines.storage.rate = 5 << 20
     home = tmp_path / "home"
     words = ("--to", s3_address, "--cluster", machines.scheduler, "--workers", "2")
-    started = time.monotonic()
-    with run_command.running(
-        "backup", src, *words, env={**machines.env, "PYBAK_HOME": str(home)}
-    ) as process:
+    with (
+        within(120),
+        run_command.running(
+            "backup", src, *words, env={**machines.env, "PYBAK_HOME": str(home)}
+        ) as process,
+    ):
         sent = machines.storage.sent
         wait_for(lambda: all(sent[worker] > 6 << 20 for worker in machines.workers), 60)
         machines.network.pull(victim)
         machines.storage.rate = None
         assert process.poll() is None
         _, stderr = process.communicate(timeout=120)
-    assert time.monotonic() - started < shared(120)
     assert process.returncode == 0, stderr
     assert machines.storage.sent[victim] < 40 << 20, "its file was whole already"
     archive = is_whole(Bucket(swift, s3_address), src, tmp_path)
@@ -348,7 +349,9 @@ def test_a_scheduler_that_never_answers_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
         choose(address, 1)
-        started = time.monotonic()
-        with pytest.raises(ClusterError, match="no Dask scheduler answers"), start_cluster():
+        with (
+            within(20),
+            pytest.raises(ClusterError, match="no Dask scheduler answers"),
+            start_cluster(),
+        ):
             pass
-        assert time.monotonic() - started < shared(20)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ import psutil
 import pytest
 from backing_up import PASSWORD, judge, prose
 from commands import PROJECT
-from waiting import shared, wait_for
+from waiting import wait_for, within
 
 from pybak import staging
 from pybak.backup.batches import index_path, job_path
@@ -219,11 +218,10 @@ def test_closing_ends_helpers_that_are_at_work_at_once(run: BackupRun) -> None:
     with ThreadPoolExecutor(1) as threads, HelperPool(2) as helpers:
         done = threads.submit(helpers.compress, order(run, Hand(0, plan.batches, 1)))
         wait_for(lambda: index_path(run.staging, 0).exists())
-        started = time.monotonic()
-        helpers.close()
-        with pytest.raises(Interrupted):
-            done.result(10)
-        assert time.monotonic() - started < shared(1)
+        with within(1):
+            helpers.close()
+            with pytest.raises(Interrupted):
+                done.result(10)
         assert helpers_of() == []
         with pytest.raises(Interrupted):
             helpers.compress(order(run, Hand(0, 1, 1)))

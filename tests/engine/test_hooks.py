@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
+from waiting import within
 
 from pybak import hooks
 from pybak.errors import Interrupted
@@ -53,10 +53,11 @@ def test_a_command_that_fails_is_told_with_its_last_line() -> None:
 def test_a_command_that_takes_too_long_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
     """(case 111)"""
     pids = tmp_path / "pids"
-    start = time.monotonic()
-    with pytest.raises(HookError, match=r"stopped after 0.5 s: waiting; .*--hook-timeout"):
+    with (
+        within(10),
+        pytest.raises(HookError, match=r"stopped after 0.5 s: waiting; .*--hook-timeout"),
+    ):
         _run(f"sleep 60 & echo $! > {pids}; echo $$ >> {pids}; echo waiting; wait", seconds=0.5)
-    assert time.monotonic() - start < 10
     for pid in map(int, pids.read_text().split()):
         assert not _is_alive(pid)
 
@@ -100,17 +101,17 @@ def test_a_command_that_can_t_be_killed_is_left_and_told(
     monkeypatch.setattr(os, "killpg", refuse)
     monkeypatch.setattr(hooks, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(hooks, "KILLED_SECONDS", 0.2)
-    start = time.monotonic()
-    with pytest.raises((HookError, Interrupted), match="could not be ended and still runs"):
-        _run("exec sleep 20", seconds=0.2, cancelled=lambda: cancelled)
-    assert time.monotonic() - start < 5
+    with (
+        within(5),
+        pytest.raises((HookError, Interrupted), match="could not be ended and still runs"),
+    ):
+        _run("exec sleep 120", seconds=0.2, cancelled=lambda: cancelled)
     kill(groups[0], 9)
 
 
 def test_a_command_in_the_background_is_not_waited_for() -> None:
-    start = time.monotonic()
-    assert _run("sleep 20 & echo started") == ["started"]
-    assert time.monotonic() - start < 5
+    with within(5):
+        assert _run("sleep 60 & echo started") == ["started"]
 
 
 def test_a_command_is_ended_when_the_run_is_cancelled(tmp_path: Path) -> None:

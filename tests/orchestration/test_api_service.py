@@ -78,7 +78,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, full_server: str) -> Itera
     with (
         started(["deployments/on_request.py"], place / "serve.log", environ),
         started(["deployments/service.py"], place / "service.log", environ),
-        httpx.Client(base_url=base, timeout=30) as api,
+        api_client(base) as api,
         api_client(full_server) as prefect,
     ):
         wait_for(lambda: _answers(api), told="the service")
@@ -93,7 +93,7 @@ def test_a_backup_that_is_asked_for_over_http_can_be_followed_and_a_file_taken_f
 ) -> None:
     """Token, start, progress, logs, archive, member, download: all by the API alone."""
     place = service.place
-    with httpx.Client(base_url=service.base, timeout=30) as api:
+    with api_client(service.base) as api:
         form = {
             "grant_type": "client_credentials", "client_id": "tester",
             "client_secret": service.secret,

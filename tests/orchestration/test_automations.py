@@ -24,8 +24,8 @@ from deployments.automating import FOLDER, Automated, apply_automations, parsed,
 from deployments.definitions import load
 from pybak.errors import PlanError
 
-WITHIN = 12
-"""Seconds; Prefect takes no less than ten."""
+WITHIN = (12, 60)
+"""Seconds; Prefect takes no less than ten. The longer one is for a machine that stalls."""
 GOOD = ("Completed", "Unchanged", "Partial")
 
 
@@ -66,11 +66,11 @@ def values(full_client: SyncPrefectClient, postbox: tuple[Postbox, int]) -> dict
     return {"PYBAK_DEPLOY_MAIL": "postbox"}
 
 
-def hurried(folder: Path, name: str, **changes: str) -> None:
+def hurried(folder: Path, name: str, seconds: int = WITHIN[0], **changes: str) -> None:
     """Put an automation into `folder` that takes seconds where it takes minutes."""
     text = (FOLDER / f"{name}.yaml").read_text()
     within = yaml.safe_load(text)["trigger"]["within"]
-    text = text.replace(f"within: {within}\n", f"within: {WITHIN}\n")
+    text = text.replace(f"within: {within}\n", f"within: {seconds}\n")
     for old, new in changes.items():
         assert old.replace("_", "-") in text or old in text
         text = text.replace(old.replace("_", "-"), new)
@@ -122,52 +122,63 @@ def test_alarms_ring_when_they_should_and_only_then(
     full_client: SyncPrefectClient, full_api: httpx.Client, values: dict[str, str],
     postbox: tuple[Postbox, int], tmp_path: Path,
 ) -> None:  # fmt: skip
-    """All at once, because each needs a while.
+    """A server that stalls lets alarms ring, and rightly; what is wrong shows at any length."""
+    for seconds in WITHIN:
+        folder = tmp_path / str(seconds)
+        folder.mkdir()
+        hurried(folder, "no-backup", seconds, documents_every_two_minutes=f"alarm-well-{seconds}")
+        hurried(folder, "no-backup", seconds, documents_every_two_minutes=f"alarm-badly-{seconds}")
+        hurried(folder, "failed-run", seconds)
+        hurried(folder, "dead-run", seconds)
+        well, badly = (Runs(full_api, f"alarm-{name}-{seconds}") for name in ("well", "badly"))
+        done = list(apply_automations(full_client, values, folder))
+        try:
+            assert {one.outcome for one in done} == {"made"}, done
+            alarms_ring(well, badly, postbox[0], seconds)
+            break
+        except AssertionError:
+            if seconds == WITHIN[-1]:
+                raise
+        finally:
+            remove(full_client, done)
+
+
+def alarms_ring(well: Runs, badly: Runs, box: Postbox, seconds: int) -> None:
+    """Ring them all at once, because each needs a while.
 
     One deployment runs well, under each of the names that a good end has. One ends in each way
     that saves nothing. One run dies, one lives.
     """
-    box = postbox[0]
-    well, badly = Runs(full_api, "alarm-well"), Runs(full_api, "alarm-badly")
-    hurried(tmp_path, "no-backup", documents_every_two_minutes="alarm-well")
-    hurried(tmp_path, "no-backup", documents_every_two_minutes="alarm-badly")
-    hurried(tmp_path, "failed-run")
-    hurried(tmp_path, "dead-run")
-    done = list(apply_automations(full_client, values, tmp_path))
-    assert {one.outcome for one in done} == {"made"}, done
-    try:
-        living, dead, done_with = well.run(), badly.run(), well.run()
-        for run in (living, dead, done_with):
-            well.set(run, "RUNNING")
-            well.beat(run)
-        time.sleep(1)
-        well.set(done_with, "COMPLETED", "Unchanged")
-        badly.ended("FAILED")
-        badly.ended("CRASHED")
-        names = itertools.cycle(GOOD)
-        began = time.monotonic()
-        while time.monotonic() < began + 75:
-            well.ended("COMPLETED", next(names))
-            badly.ended("CANCELLED", "Cancelled")
-            well.beat(living)
-            rung = box.about("No run of backup/alarm-badly has ended well")
-            if rung and badly.state(dead) == "CRASHED" and time.monotonic() > began + 3 * WITHIN:
-                break
-            time.sleep(2)
-        assert rung, box.mails
-        assert badly.state(dead) == "CRASHED"
-        assert not box.about("No run of backup/alarm-well has ended well")
-        assert (well.state(living), well.state(done_with)) == ("RUNNING", "COMPLETED")
-        assert rung[0][0] == "PyBak: no backup for half an hour"
-        failed = box.about("alarm-badly ended as")
-        assert "as FAILED" in failed[0][1]
-        assert "pybak logs " in failed[0][1]
-        assert "{{" not in str(box.mails)
-        assert not box.about("alarm-well ended as")
-        # One at once for two bad ends, and another for the dead run, a while later.
-        assert len(failed) <= 2, failed
-    finally:
-        remove(full_client, done)
+    living, dead, done_with = well.run(), badly.run(), well.run()
+    for run in (living, dead, done_with):
+        well.set(run, "RUNNING")
+        well.beat(run)
+    time.sleep(1)
+    well.set(done_with, "COMPLETED", "Unchanged")
+    badly.ended("FAILED")
+    badly.ended("CRASHED")
+    names = itertools.cycle(GOOD)
+    began = time.monotonic()
+    while time.monotonic() < began + 60 + 3 * seconds:
+        well.ended("COMPLETED", next(names))
+        badly.ended("CANCELLED", "Cancelled")
+        well.beat(living)
+        rung = box.about(f"No run of backup/{badly.name} has ended well")
+        if rung and badly.state(dead) == "CRASHED" and time.monotonic() > began + 3 * seconds:
+            break
+        time.sleep(2)
+    assert rung, box.mails
+    assert badly.state(dead) == "CRASHED"
+    assert not box.about(f"No run of backup/{well.name} has ended well")
+    assert (well.state(living), well.state(done_with)) == ("RUNNING", "COMPLETED")
+    assert rung[0][0] == "PyBak: no backup for half an hour"
+    failed = box.about(f"{badly.name} ended as")
+    assert "as FAILED" in failed[0][1]
+    assert "pybak logs " in failed[0][1]
+    assert "{{" not in str(box.mails)
+    assert not box.about(f"{well.name} ended as")
+    # One at once for two bad ends, and another for the dead run, a while later.
+    assert len(failed) <= 2, failed
 
 
 def remove(client: SyncPrefectClient, done: list[Automated]) -> None:
@@ -188,7 +199,7 @@ def test_they_are_made_once_changed_and_left_as_people_switched_them(
 
     try:
         assert [outcome(), outcome()] == ["made", "unchanged"]
-        file.write_text(file.read_text().replace(f"within: {WITHIN}", "within: 7200"))
+        file.write_text(file.read_text().replace(f"within: {WITHIN[0]}", "within: 7200"))
         name = str(yaml.safe_load(file.read_text())["name"])
         [there] = full_client.read_automations_by_name(name)
         full_client.pause_automation(there.id)
