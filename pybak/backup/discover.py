@@ -203,6 +203,11 @@ class _Walk:
             if gone and not path:
                 yield Problem(os.fsdecode(disk), SOURCE_MISSING, "it is gone")
                 return
+            if gone and _is_there(disk):
+                # As an automatic mount says whose disk or server is away.
+                self._keep_folder(scope, folder, add)
+                yield Problem(os.fsdecode(disk), IO_ERROR, "it is there, but can't be opened")
+                return
             if not gone and error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 self._keep_folder(scope, folder, add)
             yield _problem(disk, error)
@@ -380,6 +385,15 @@ def _entry(index: int, path: bytes, info: os.stat_result) -> Entry:
         info.st_ctime_ns, info.st_ino, info.st_dev, mode & 0o7777, info.st_uid, info.st_gid,
         info.st_nlink,
     )  # fmt: skip
+
+
+def _is_there(disk: bytes) -> bool:
+    try:
+        os.lstat(disk)
+    except OSError as error:
+        # Where the path is too long for this system, nothing is known.
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+    return True
 
 
 def _problem(disk: bytes, error: OSError) -> Problem:

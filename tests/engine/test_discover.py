@@ -1,5 +1,6 @@
 """The walk: what is found, in which order, what is left out, and what goes wrong on the way."""
 
+import errno
 import gc
 import os
 import shutil
@@ -276,6 +277,19 @@ def test_a_folder_that_vanishes_is_counted(tmp_path, src, monkeypatch):
     walk = Walk(tmp_path, src)
     assert walk.names == ["src", "src/b", "src/b/f"]
     assert [(p.path, p.code) for p in walk.problems] == [(str(src / "a"), VANISHED)]
+
+
+def test_a_folder_that_says_not_to_be_there_and_is_counts_as_unread(tmp_path, src, monkeypatch):
+    """As an automatic mount does whose server is away."""
+    fill(src, "a/f", "b/f")
+
+    def refuse():
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    before_listing(monkeypatch, 2, refuse)
+    walk = Walk(tmp_path, src)
+    assert walk.names == ["src", "src/a", "src/b", "src/b/f"]
+    assert [(p.path, p.code) for p in walk.problems] == [(str(src / "a"), IO_ERROR)]
 
 
 def test_a_file_that_vanishes_is_counted(tmp_path, src, monkeypatch):
