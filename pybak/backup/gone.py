@@ -70,14 +70,24 @@ def guard_unlisted(
 ) -> Guarded:
     """Guard what a walk could not see: missing sources, and where its problems were.
 
-    What vanished during the walk was seen to be gone.
+    What vanished during the walk was seen to be gone. A source may have had another name when
+    there were other sources beside it.
     """
-    guarded = Guarded(root.member for root in missing)
+    guarded = Guarded(name for root in missing for name in _names_ever(root))
     for problem in problems:
         if problem.code not in _NOT_THERE:
             for name in member_names(roots, os.fsencode(problem.path)):
                 guarded.add(name)
     return guarded
+
+
+def _names_ever(root: Root) -> Iterator[bytes]:
+    """Yield the names that a source may have, whatever others there are: ends of its path."""
+    yield root.member
+    for path in (root.member, root.source.lstrip(b"/")):
+        while path:
+            yield path
+            path = path.partition(b"/")[2]
 
 
 def member_names(roots: Sequence[Root], path: bytes) -> Iterator[bytes]:

@@ -346,6 +346,29 @@ def test_a_full_run_that_is_due_waits_for_a_missing_source(tmp_path: Path, memor
     assert (done.report.status, done.manifest.head.mode) == ("success", "full")
 
 
+@pytest.mark.parametrize("full_every", [None, "1"])
+def test_a_source_keeps_its_files_although_its_name_would_be_another_now(
+    tmp_path: Path, memory: Memory, full_every: str | None
+) -> None:
+    """(case 56) One that came, or one that went, has its own name."""
+    first, second = tmp_path / "x" / "data", tmp_path / "y" / "data"
+    for top in (first, second):
+        top.mkdir(parents=True)
+        (top / top.parent.name).write_bytes(b"content")
+    memory.back_up(first, to=tmp_path / "to")
+    first.rename(tmp_path / "away")
+    done = memory.back_up(first, second, to=tmp_path / "to", full_every=full_every)
+    assert (done.report.status, done.manifest.head.mode) == ("partial", "incremental")
+    assert memory.names >= {b"data/x", b"y/data/y"}
+    (tmp_path / "away").rename(first)
+    memory.back_up(first, second, to=tmp_path / "to")
+    first.rename(tmp_path / "away")
+    (tmp_path / "z").mkdir()
+    done = memory.back_up(first, tmp_path / "z", to=tmp_path / "to", full_every=full_every)
+    assert (done.report.status, done.manifest.head.mode) == ("partial", "incremental")
+    assert b"x/data/x" in memory.names
+
+
 def test_a_full_run_after_a_loss_of_archives_tells_of_a_disk_too(
     tree: Path, memory: Memory, run: Run
 ) -> None:
