@@ -19,7 +19,7 @@ from pybak.options.backup import parse_full_every
 from pybak.problems import STORAGE, Problem
 from pybak.storage.folders import Folders
 from pybak.storage.opening import is_remote
-from pybak.units import Duration, format_count
+from pybak.units import format_count
 
 FULL: Final = "full"
 INCREMENTAL: Final = "incremental"
@@ -105,11 +105,10 @@ def _due(base: Base, full_every: str, now: datetime) -> str | None:
     if isinstance(every, int):
         runs = base.runs_since_full + 1
         return f"every {format_count(every, 'run')}" if runs >= every else None
-    return f"the last full one is {every} old or older" if _is_past(base, every, now) else None
-
-
-def _is_past(base: Base, age: Duration, now: datetime) -> bool:
-    return base.full_started_at <= age.before(now)
+    if every.before(base.full_started_at) > now:
+        return "by the clock the last full one is of a time to come"
+    is_past = base.full_started_at <= every.before(now)
+    return f"the last full one is {every} old or older" if is_past else None
 
 
 def missing_archives(archives: Iterable[ArchiveFacts]) -> list[Problem]:

@@ -63,9 +63,14 @@ def test_of_every_three_runs_one_is_full(runs: int, is_full: bool) -> None:
 
 @pytest.mark.parametrize(
     ("age", "is_full"),
-    [(timedelta(days=6, hours=23), False), (timedelta(days=7), True), (timedelta(days=400), True)],
-)
-def test_a_full_run_is_due_when_the_last_is_old(age: timedelta, is_full: bool) -> None:
+    [
+        (timedelta(days=6, hours=23), False), (timedelta(days=7), True),
+        (timedelta(days=400), True), (timedelta(days=-6), False), (timedelta(days=-400), True),
+    ],
+)  # fmt: skip
+def test_a_full_run_is_due_when_the_last_is_old_or_of_a_time_to_come(
+    age: timedelta, is_full: bool
+) -> None:
     chosen = choose_mode(DIFFERENTIAL, base(age=age), full_every="7d", now=NOW)
     assert (chosen.mode == FULL) is is_full
 
