@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pybak.formats.zip_aes import Sealed
 
 SUFFIX: Final = b".zip"
+WRAPPER_HEAD: Final = 512
+"""Bytes that hold a wrapper's first header: a file's name has 255 at most."""
 
 _MODE = stat.S_IFREG | 0o600
 _INNER_NAME = re.compile(
@@ -143,7 +145,7 @@ def unwrap(source: Source, password: bytes | None) -> WrappedSource | None:
     volume of one; how the file itself is called does not matter. Raises WrongPasswordError for a
     wrong password or none, ArchiveError for a damaged wrapper.
     """
-    if not _starts_like_one(source):
+    if not starts_like_wrapper(source.pread(WRAPPER_HEAD, 0)):
         return None
     from pybak.formats.zip_aes import ADVICE, packing_of
     from pybak.formats.zip_directory import read_directory
@@ -165,14 +167,14 @@ def unwrap(source: Source, password: bytes | None) -> WrappedSource | None:
     return WrappedSource(source, sealed, member.name)
 
 
-def _starts_like_one(source: Source) -> bool:
-    """Look at the first local header, so that no other archive's directory is read for this."""
-    head = source.pread(zr.LOCAL.size, 0)
+def starts_like_wrapper(head: bytes) -> bool:
+    """Tell by the first WRAPPER_HEAD bytes, so that no other archive's directory is read."""
     if len(head) < zr.LOCAL.size or head[:4] != zr.LOCAL_SIGNATURE:
         return False
-    fields = zr.LOCAL.unpack(head)
+    fields = zr.LOCAL.unpack_from(head)
     method, name_size = fields[3], fields[9]
-    return method == zr.AES and bool(_INNER_NAME.fullmatch(source.pread(name_size, zr.LOCAL.size)))
+    name = head[zr.LOCAL.size :][:name_size]
+    return method == zr.AES and len(name) == name_size and bool(_INNER_NAME.fullmatch(name))
 
 
 def _wrong_password(source: Source) -> WrongPasswordError:

@@ -30,6 +30,7 @@ _VOLUME = re.compile(rb"(.+)\.(\d{3}|[1-9]\d{3,})(\.zip)?", re.DOTALL)
 _WRAPPER_SLACK = 64  # a longer number makes a longer name, which a wrapper holds twice
 _MOST_NAMED = 5
 _HEAD = 512
+_ZIP_START = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _find_in(folder: Folder, name: bytes, path: bytes) -> VolumeSet:
         raise PlanError(f"{printable(path)}: is no file; name an archive")
     key = _key(name)
     volumes = _sets(folder).get(key, {}) if key else {}
-    if key is None or (1 not in volumes and not key.is_wrapped and _is_whole(folder, name)):
+    if key is None or _is_alone(folder, name, key, volumes):
         return VolumeSet((path,), path)
     return _checked(folder, key, volumes)
 
@@ -125,19 +126,31 @@ def _sets(folder: Folder) -> dict[_Key, _Volumes]:
     return sets
 
 
-def _is_whole(folder: Folder, name: bytes) -> bool:
-    """Whether a file begins like an archive, so that a number at its end is only a name."""
+def _is_alone(folder: Folder, name: bytes, key: _Key, volumes: _Volumes) -> bool:
+    """Whether a file begins like an archive, so that a number in its name is only a name."""
+    if key.is_wrapped:
+        return _is_plain_zip(folder, name)
+    if 1 in volumes:
+        return False
     from pybak.formats.decoders import find_compression
 
     head = folder.head(name, _HEAD)
-    return head.startswith(b"PK\x03\x04") or (any(head) and find_compression(head) is not None)
+    return head.startswith(_ZIP_START) or (any(head) and find_compression(head) is not None)
+
+
+def _is_plain_zip(folder: Folder, name: bytes) -> bool:
+    """Whether a file begins as ZIP archives do, and not as an encrypted volume does."""
+    from pybak.formats.wrapper import WRAPPER_HEAD, starts_like_wrapper
+
+    head = folder.head(name, WRAPPER_HEAD)
+    return head.startswith(_ZIP_START) and not starts_like_wrapper(head)
 
 
 def _only_set(folder: Folder) -> VolumeSet:
     sets = _sets(folder)
     # A log that is kept as `app.log.001` is no archive.
     likely = {key: found for key, found in sets.items() if format_of_name(os.fsdecode(key.base))}
-    sets = likely or sets
+    sets = _without_plain(folder, likely or sets)
     label = printable(folder.path)
     if not sets:
         raise NotFoundError(f"{label}: is a folder without volumes; name the archive itself")
@@ -149,6 +162,17 @@ def _only_set(folder: Folder) -> VolumeSet:
     return _checked(folder, key, volumes)
 
 
+def _without_plain(folder: Folder, sets: dict[_Key, _Volumes]) -> dict[_Key, _Volumes]:
+    """Leave out archives that are numbered, `photos.2024.zip`, where few sets may be meant."""
+    if len(sets) > _MOST_NAMED:
+        return sets
+    return {
+        key: volumes
+        for key, volumes in sets.items()
+        if not (key.is_wrapped and _is_plain_zip(folder, key.name(min(volumes))))
+    }
+
+
 def _some(sets: dict[_Key, _Volumes]) -> list[tuple[_Key, _Volumes]]:
     return sorted(sets.items())[:_MOST_NAMED]
 
@@ -157,6 +181,7 @@ def _by_base(folder: Folder, name: bytes) -> VolumeSet:
     """Find the set, or the wrapped file, of an archive that is named without numbers."""
     path = os.path.join(folder.path, name)
     sets = {key: found for key, found in _sets(folder).items() if name and key.base == name}
+    sets = _without_plain(folder, sets)
     choices = [key.name(min(found)) for key, found in _some(sets)]
     has_wrapper = bool(name) and folder.is_file(name + WRAPPED)
     if has_wrapper:

@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import archives
 import pytest
 
 from pybak.errors import ArchiveError, NotFoundError, PlanError
+from pybak.formats.wrapper import wrap
 from pybak.volumes.find import find_volumes
 
 
@@ -161,3 +163,23 @@ def test_what_is_no_file_is_refused_at_once(folder: Path, name: str, make: Any) 
     make(folder / name)
     with pytest.raises(PlanError, match="is no file"):
         find(folder / name)
+
+
+def test_zips_with_a_number_in_their_names_are_archives_of_their_own(folder: Path) -> None:
+    """Encrypted volumes are called so, too, but begin otherwise."""
+    for name in ("photos.001.zip", "photos.002.zip", "letters.2024.zip"):
+        archives.write(folder / name, [archives.file(b"a", name.encode())])
+        assert find(folder / name) == ([name], str(folder / name))
+    for path in (folder, folder / "photos", folder / "letters"):
+        with pytest.raises(NotFoundError):
+            find(path)
+
+
+def test_beside_them_encrypted_volumes_are_found(folder: Path) -> None:
+    archives.write(folder / "letters.2024.zip", [archives.file(b"a", b"x")])
+    names = [f"x.tar.zst.{number:03d}.zip" for number in (1, 2)]
+    for name in names:
+        inner = os.fsencode(name.removesuffix(".zip"))
+        (folder / name).write_bytes(b"".join(wrap(inner, 4, [b"data"], b"secret", mtime_ns=0)))
+    for path in (*(folder / name for name in names), folder / "x.tar.zst", folder):
+        assert find(path) == (names, str(folder / "x.tar.zst"))
