@@ -136,6 +136,14 @@ def check_origin(share: Share, archive: Archive, listing: Listing) -> None:
         )
 
 
+def _without_manifest(share: Share, archive: Archive, listing: Listing) -> list[Problem]:
+    """Tell that what a run wrote is damaged although all that is left looks well."""
+    if not share.run_id or listing.has_manifest or listing.problems or listing.encrypted:
+        return []
+    lost = "has lost its manifest, so members may lack and contents are not checked"
+    return [Problem(archive.label, DAMAGED, lost)]
+
+
 class _Gatherer:
     def __init__(self, shares: Sequence[Share], question: Question, job: Job) -> None:
         self._shares = shares
@@ -189,6 +197,7 @@ class _Gatherer:
         with open_archive(share.volumes, password=question.password) as archive:
             listing = archive.listing(question.limits, share.members)
             check_origin(share, archive, listing)
+            self._problems += _without_manifest(share, archive, listing)
             chosen = choose(
                 listing, self._selector, question.find_owner,
                 is_root=os.geteuid() == 0, share=share,

@@ -85,7 +85,7 @@ class VerifyRun(ReadRun):
         )
         if run_id is not None:
             return _of_run(plan, run_id)
-        self._compare_run(plan, name, number)
+        plan = self._compare_run(plan, name, number)
         if plan.base_run:
             self._note(number, f"it {only_changes(plan.base_run)}")
         return plan
@@ -106,18 +106,20 @@ class VerifyRun(ReadRun):
         self._samples[number] = Sample(percent=percent, slice=part, slices=slices)
         return self._samples[number]
 
-    def _compare_run(self, plan: VerifyPlan, name: str, number: int) -> None:
+    def _compare_run(self, plan: VerifyPlan, name: str, number: int) -> VerifyPlan:
         """Note an archive that lies where the catalog knows another one."""
-        if not plan.made_by:
-            return
         with VerificationLog(self._catalog_url) as log:
             known = log.run_of(name)
-        if known is not None and known != plan.made_by:
-            self._note(
-                number,
-                f"this is the archive of run {plan.made_by}; the catalog knows the one of run "
-                f"{known} by this name",
-            )
+        if known is None or known == plan.made_by:
+            return plan
+        if not plan.made_by:
+            return _of_run(plan, known)
+        self._note(
+            number,
+            f"this is the archive of run {plan.made_by}; the catalog knows the one of run "
+            f"{known} by this name",
+        )
+        return plan
 
     def _note(self, number: int, text: str) -> None:
         self._notes.setdefault(number, []).append(text)
@@ -209,11 +211,17 @@ class VerifyRun(ReadRun):
 
 
 def _of_run(plan: VerifyPlan, run_id: str) -> VerifyPlan:
-    """Find fault with an archive that is of another run than the one that a backup needs."""
-    if plan.made_by in ("", run_id):
+    """Find fault with an archive that does not say to be of the run that a backup needs."""
+    if plan.made_by == run_id:
         return plan
-    what = f"is the archive of run {printable(plan.made_by)}; the backup needs that of run {run_id}"
-    problem = Problem("", DAMAGED, f"{what}, put it back")
+    if plan.made_by:
+        what = f"is the archive of run {printable(plan.made_by)}"
+        what += f"; the backup needs that of run {run_id}, put it back"
+    elif plan.has_manifest or plan.problems:
+        return plan  # it is locked, or known to be damaged
+    else:
+        what = f"lacks the manifest that run {run_id} wrote: it is damaged, or another archive"
+    problem = Problem("", DAMAGED, what)
     return msgspec.structs.replace(plan, problems=(*plan.problems, problem))
 
 

@@ -89,6 +89,20 @@ def test_one_whose_end_was_cut_off_gives_what_is_left(job: Job) -> None:
     assert (folder / "a").read_text() == "first"
 
 
+def test_one_whose_end_was_never_written_is_told_although_its_size_is_right(job: Job) -> None:
+    """As after a crash: zeros, which are the end of a tar."""
+    (job.source / "z").write_bytes(bytes(range(256)) * 100)
+    (first, path), _ = two_runs(job, format="tar")
+    size = path.stat().st_size
+    os.truncate(path, 8192)
+    os.truncate(path, size)
+    report, folder = job.restore(first)
+    assert (folder / "a").read_text() == "first"
+    assert report.exit_code == 3
+    (lost,) = [one for one in report.errors if "has lost its manifest" in one.message]
+    assert lost.path == os.fspath(path)
+
+
 def test_a_consolidated_archive_is_that_of_its_run(job: Job) -> None:
     for content in ("1", "22", "333", "4444"):
         (job.source / "a").write_text(content)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,21 @@ def test_a_backup_means_every_archive_that_it_needs(chain: Chain) -> None:
     assert chain.targets(chain.ids[0]) == chain.names(0)
     assert chain.targets(chain.ids[1][:8]) == chain.names(0, 1)
     assert chain.targets(str(chain.files[3])) == chain.names(3)
+
+
+def test_an_archive_of_a_run_without_its_manifest_is_not_whole(chain: Chain) -> None:
+    """As one whose end was never written, where all that is left looks well."""
+    path = chain.files[3]
+    with zipfile.ZipFile(path) as archive:
+        left = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in list(left)[:-1]:
+            archive.writestr(name, left[name])
+    for asked in ("latest", str(path)):
+        *others, last = chain.verify(asked).archives
+        assert [one.status for one in others] == ["success"] * len(others)
+        assert last.status == "damaged"
+        assert f"lacks the manifest that run {chain.ids[3]} wrote" in str(last)
 
 
 def test_each_archive_is_checked_once_whoever_names_it(chain: Chain) -> None:
