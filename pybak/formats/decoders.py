@@ -61,7 +61,10 @@ _Make = Callable[[], _Engine]
 
 
 def find_compression(head: bytes) -> str | None:
-    """Tell by the first 512 bytes what a stream is compressed with; None if it is no tar either."""
+    """Tell by the first 512 bytes what a stream is compressed with; None if it is no tar either.
+
+    Zeros are taken for an empty tar; only the rest tells whether it is one.
+    """
     if head.startswith(_GZIP_MAGIC):
         return GZIP
     if head.startswith(_BZIP2_MAGIC) and head[3:4].isdigit() and head[4:10] in _BZIP2_STARTS:

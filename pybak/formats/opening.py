@@ -11,8 +11,9 @@ from pybak.display import printable
 from pybak.errors import ArchiveError, PlanError
 from pybak.formats import zip_records as zr
 from pybak.formats.archive import Archive
-from pybak.formats.decoders import find_compression
+from pybak.formats.decoders import FORMATS, find_compression
 from pybak.formats.source import FileSource, Identity, JoinedSource, Source
+from pybak.formats.suffixes import format_of_name
 from pybak.formats.tar_index import PieceIndex
 from pybak.formats.tar_reader import TarFile
 from pybak.formats.wrapper import WrappedSource, unwrap
@@ -190,15 +191,26 @@ def _open(source: Source, name: bytes, password: bytes | None, index: PieceIndex
     if head.startswith(_ZIP_STARTS):
         return ZipFile(source, password=password)
     compression = find_compression(head)
-    if compression is not None:
+    if compression is not None and any(head):
         return TarFile(source, compression, name=name, index=index)
     for magic, what, advice in _OTHERS:
         if head.startswith(magic):
             raise ArchiveError(f"{source.label}: is {what}, which PyBak doesn't read; {advice}")
     if zr.END_SIGNATURE in source.pread(_ZIP_TAIL, max(source.size - _ZIP_TAIL, 0)):
-        return ZipFile(source, password=password)  # with other bytes before it
+        return ZipFile(source, password=password)  # with other bytes before it, or zeros there
+    from pybak.formats.tar_tail import find_tail
+
+    # Of ours the end tells what it is when the start is lost.
+    found = next((one for one in FORMATS if find_tail(source, one)), None)
+    if found is None and compression and (format_of_name(os.fsdecode(name)) or "tar") == "tar":
+        found = compression
+    if found is not None:
+        return TarFile(source, found, name=name, index=index)
     if not source.size:
         raise ArchiveError(f"{source.label}: is empty; use another copy of it")
+    if compression is not None:
+        lost = "begins with zeros, so its start is lost"
+        raise ArchiveError(f"{source.label}: {lost}; use another copy of it")
     raise ArchiveError(
         f"{source.label}: is no archive that PyBak reads (zip, tar, tar.gz, tar.bz2, tar.zst)"
     )

@@ -13,7 +13,7 @@ import msgspec
 from pybak.display import printable
 from pybak.entries import FILE, UNKNOWN
 from pybak.errors import ArchiveError
-from pybak.formats.archive import Limits, TooLargeError
+from pybak.formats.archive import CHUNK, Limits, TooLargeError
 from pybak.formats.decoders import FORMATS, GZIP, PLAIN
 from pybak.formats.listing import Listed, Listing, Spot
 from pybak.formats.manifest import MEMBER_NAME
@@ -21,6 +21,7 @@ from pybak.formats.manifest_facts import Fact
 from pybak.formats.manifest_reader import Manifest
 from pybak.formats.source import Source
 from pybak.formats.tar_fields import is_header
+from pybak.formats.tar_footer import read_footer
 from pybak.formats.tar_headers import Entry, HeaderReader
 from pybak.formats.tar_index import PieceIndex
 from pybak.formats.tar_manifest import known_owner, read_tar_manifest
@@ -29,6 +30,7 @@ from pybak.formats.tar_stream import TarStream
 from pybak.problems import DAMAGED, UNSUPPORTED, Problem
 from pybak.units import format_count, format_size
 
+_MAGIC, _MAGIC_AT = b"ustar", 257
 _MAX_NAME = 0xFFFF
 _UNSURE = "the content of any member may be wrong"
 _RUN_WEIGHT, _ENTRY_WEIGHT = 100, 1000
@@ -36,6 +38,7 @@ _MANY = 200_000  # members that any archive may hold, however small it is
 _MEMBERS_PER_RATIO = 1 / 1000  # a byte, times the ratio: an empty file takes 4 bytes and more
 _BILLION = 1_000_000_000
 _TAR_NAMES = (b".tar", b".tgz", b".tbz2", b".tbz", b".tzst")
+_MOST_ZEROS = 1 << 20  # that any program writes for an empty tar
 _MAX_LISTING = 1 << 30  # bytes of names and maps
 _MAX_MANIFEST = 256 << 20  # packed, of some five million members; it stays in memory
 _SMALL_LISTING, _LISTING_PER_BYTE = 256 << 20, 64
@@ -78,13 +81,14 @@ class _Scan:
         self._most_weight = min(_SMALL_LISTING + _LISTING_PER_BYTE * source.size, _MAX_LISTING)
         self._shared: list[tuple[int, dict[bytes, bytes]]] = []
         self._manifest: bytes | None = None
+        self._has_end = self._has_rest = False
         index = _whole(source) if compression == PLAIN else None
         self._stream = TarStream(source, compression, index, limits)
 
     def run(self) -> tuple[Listing, PieceIndex]:
         """List what there is."""
         first = self._stream.read(BLOCK)
-        if not (len(first) == BLOCK and (is_header(first) or not any(first))):
+        if len(first) < BLOCK or not (is_header(first) or self._may_be_empty(first)):
             return self._single()
         self._stream.unread(first)
         try:
@@ -98,7 +102,7 @@ class _Scan:
             last = printable(self._members[-1].name)
             self._report(f"{what}; what came behind {last} is missing")
         else:
-            self._drain()
+            self._read_rest()
         self._mark_cut()
         index = self._index()
         index.shared = self._shared
@@ -115,17 +119,30 @@ class _Scan:
             return _whole(self._source)
         return self._stream.made_index()
 
-    def _drain(self) -> None:
-        """Unpack what is behind the end of the tar, to learn whether it is whole."""
-        if self._compression == PLAIN:
-            return
+    def _may_be_empty(self, first: bytes) -> bool:
+        """Whether zeros are an empty tar, and not the start of a disk image, or of what is lost."""
+        return not any(first) and (self._compression == PLAIN or self._has_tar_name())
+
+    def _has_tar_name(self) -> bool:
+        return self._single_name.lower().endswith(_TAR_NAMES)
+
+    def _read_rest(self) -> None:
+        """Read what is behind the end of the tar, to learn whether it is whole and all."""
+        has_more = False
         try:
-            self._stream.drain()
+            while data := self._stream.read(CHUNK):
+                self._has_rest = self._has_rest or any(data)
+                has_more = has_more or _holds_header(data)
         except TooLargeError:
             raise
         except ArchiveError as error:
             # One checksum may be of all that was unpacked, and come only here.
             self._report(f"{self._what(error)}, found behind the last member; {_UNSURE}")
+        if not self._members and (self._has_rest or self._stream.at > _MOST_ZEROS):
+            what = "begins with zeros, so its start is lost"
+            raise ArchiveError(f"{self._source.label}: {what}; use another copy of it")
+        if has_more:
+            self._report("holds more members behind the mark of its end; tar -i reads them")
 
     def _walk(self) -> None:
         reader = HeaderReader()
@@ -153,7 +170,8 @@ class _Scan:
             else:
                 # Two zero blocks are the end; a single one is passed over, as GNU tar does.
                 second = stream.read(BLOCK)
-                if len(second) < BLOCK or not any(second):
+                self._has_end = len(second) == BLOCK
+                if not (self._has_end and any(second)):
                     return
                 stream.unread(second)
                 has_mark = True
@@ -225,7 +243,7 @@ class _Scan:
         members = self._members
         if not members or members[-1].name != MEMBER_NAME or self._manifest is None:
             return Listing(members, False, self._problems, [])
-        members.pop()
+        last = members.pop()
         try:
             most = len(members) + 1000
             manifest = read_tar_manifest(self._source, [self._manifest], most)
@@ -235,7 +253,10 @@ class _Scan:
                 message = f"{error}; contents are not checked"
                 self._problems.append(Problem(os.fsdecode(MEMBER_NAME), DAMAGED, message))
             return Listing(members, True, self._problems, [])
-        if manifest.head.format == FORMATS[self._compression] and not self._problems:
+        if not _fits(members, facts):
+            return Listing([*members, last], False, self._problems, [])
+        is_ours = manifest.head.format == FORMATS[self._compression]
+        if is_ours and not self._problems and not self._is_ended():
             self._report("is damaged at its end, so that the manifest was not found from there")
         listed = [_enriched(member, facts) for member in members]
         missing = [(fact.name, fact.type) for fact in facts.values()]
@@ -244,11 +265,17 @@ class _Scan:
             manifest.status,
         )  # fmt: skip
 
+    def _is_ended(self) -> bool:
+        """Whether nothing is lost at the end, which another program only packed or padded anew."""
+        assert self._manifest is not None
+        is_all = self._has_end and not self._has_rest
+        return is_all and read_footer(self._manifest[-BLOCK:]) is not None
+
     # -- single files
 
     def _single(self) -> tuple[Listing, PieceIndex]:
         source, name = self._source, self._single_name
-        if self._compression == PLAIN or name.lower().endswith(_TAR_NAMES):
+        if self._compression == PLAIN or self._has_tar_name():
             raise ArchiveError(f"{source.label}: holds no tar archive; use another copy of it")
         fault = None
         try:
@@ -270,6 +297,17 @@ class _Scan:
         return Listing([member], False, self._problems, []), index
 
 
+def _holds_header(data: bytes) -> bool:
+    """Whether there is a member's header at one of the blocks."""
+    at = data.find(_MAGIC)
+    while at >= 0:
+        head = at - _MAGIC_AT
+        if head >= 0 and head % BLOCK == 0 and is_header(data[head : head + BLOCK]):
+            return True
+        at = data.find(_MAGIC, at + 1)
+    return False
+
+
 def _whole(source: Source) -> PieceIndex:
     index = PieceIndex()
     index.add(source.size, source.size)
@@ -287,6 +325,22 @@ def _by_head(manifest: Manifest[Fact]) -> dict[int, Fact]:
         elif line.at is not None:
             facts[start + line.at[0]] = line
     return facts
+
+
+def _fits(members: list[Listed], facts: dict[int, Fact]) -> bool:
+    """Whether a manifest is of this archive, and not a file that was unpacked from another one.
+
+    Other programs store its folder, too, which an archive of ours has not.
+    """
+    folder = os.path.dirname(MEMBER_NAME)
+    if any(one.name == folder for one in members):
+        return any(fact.name == folder for fact in facts.values())
+    found = sum(
+        1
+        for member in members
+        if (fact := facts.get(member.locator.offset)) and fact.name == member.name
+    )
+    return 2 * found >= min(len(members), len(facts))
 
 
 def _enriched(member: Listed, facts: dict[int, Fact]) -> Listed:

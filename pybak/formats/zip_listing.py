@@ -52,6 +52,9 @@ def list_zip(archive: ZipFile, limits: Limits, names: AbstractSet[bytes] | None 
             manifest = None
             message = f"{error}; contents are checked by CRC-32 only"
             problems.append(Problem(os.fsdecode(MEMBER_NAME), DAMAGED, message))
+    is_protected = index is not None and _is_protected(directory)
+    if manifest is not None and not is_protected and _is_packed_again(directory, facts):
+        index, manifest, facts = None, None, {}
     strangers = probe_volumes(
         archive.source,
         manifest.head.split if manifest else None,
@@ -59,7 +62,6 @@ def list_zip(archive: ZipFile, limits: Limits, names: AbstractSet[bytes] | None 
         lambda: probe_zip(archive, directory),
     )
     problems += (Problem(archive.label, DAMAGED, text) for text in strangers)
-    is_protected = index is not None and _is_protected(directory)
     merger = _Merger(archive, directory, manifest, facts, is_protected=is_protected)
     members = [merger.merge(number) for number in range(len(directory.members)) if number != index]
     return Listing(
@@ -118,6 +120,15 @@ def _read(
         if str(error).startswith(archive.label):
             raise
         raise ArchiveError(f"{archive.label}: {error}") from error
+
+
+def _is_packed_again(directory: Directory, facts: dict[bytes, Fact]) -> bool:
+    """Whether a manifest is only a file that was unpacked from an archive of ours.
+
+    Other programs store its folder, too, which such an archive has not.
+    """
+    folder = os.path.dirname(MEMBER_NAME)
+    return folder not in facts and any(_name(one) == folder for one in directory.members)
 
 
 def _is_protected(directory: Directory) -> bool:
