@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pybak.errors import PyBakError
@@ -122,8 +123,9 @@ def backup_begun(parameters: Mapping[str, Any]) -> Iterator[None]:
 
     It is not begun where what is to be saved may not be there yet, or where it would be waited for:
     with commands to run before or after, which wait for each other's, if another run has the job,
-    for a catalog on a server; nor where blocks are needed, which Prefect has. What is wrong with
-    the parameters is left for the flow to tell.
+    for a catalog on a server; nor where blocks are needed, which Prefect has, or lists come by a
+    pipe, which only the flow must read. What is wrong with the parameters is left for the flow to
+    tell.
     """
     with _backup.made(parameters, lambda stack: _begin_backup(stack, parameters)):
         yield
@@ -137,6 +139,7 @@ def _begin_backup(stack: ExitStack, parameters: Mapping[str, Any]) -> BegunBacku
         or options.after
         or options.password_block
         or any(is_remote(place) for place in places if place)
+        or not all(map(_lasts, (*options.files_from, *options.exclude_from)))
         or not catalog_url().startswith(_SQLITE)
     ):
         return None
@@ -170,6 +173,13 @@ def _begin_backup(stack: ExitStack, parameters: Mapping[str, Any]) -> BegunBacku
         except PyBakError:
             return None
         return BegunBackup(run, lock, stack.enter_context(begun.pop_all()))
+
+
+def _lasts(listing: str) -> bool:
+    """Whether a list can be read more than once, and without waiting for whoever writes it."""
+    from pybak.backup.sources import STANDARD_INPUT
+
+    return listing != STANDARD_INPUT and Path(listing).is_file()
 
 
 def begun_backup(**parameters: Any) -> BegunBackup | None:

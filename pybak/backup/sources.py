@@ -21,7 +21,7 @@ from pybak.entries import Root
 from pybak.errors import NotFoundError, PlanError
 from pybak.problems import SOURCE_MISSING, UNREADABLE, Problem
 
-_STANDARD_INPUT: Final = "-"
+STANDARD_INPUT: Final = "-"
 _REFUSED_KINDS: Final = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -108,7 +108,7 @@ def resolve_sources(
 def _listed(name: str, stdin: BinaryIO | None) -> Iterator[str]:
     """Yield the sources that a list file names, byte by byte as they stand there."""
     try:
-        if name == _STANDARD_INPUT:
+        if name == STANDARD_INPUT:
             data = (stdin or sys.stdin.buffer).read()
         else:
             data = Path(name).read_bytes()

@@ -304,6 +304,22 @@ def test_settings_come_from_files_too(tmp_path: Path, run_command: Commands) -> 
         )
 
 
+@pytest.mark.parametrize("more", [[], ["other"]])
+def test_a_list_of_sources_comes_by_a_pipe(
+    tmp_path: Path, run_command: Commands, more: list[str]
+) -> None:
+    for name in ("listed", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").touch()
+    words = (*more, "--files-from", "-", "-o", "a.zip")
+    done = run_command("backup", *words, "--exclude-from", "/dev/null", stdin="listed\n")
+    assert done.rc == 0, done
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert {name for name in archive.namelist() if name.endswith("/f")} == {
+            f"{name}/f" for name in (*more, "listed")
+        }
+
+
 def test_an_include_that_matches_nothing_is_partial(tmp_path: Path, run_command: Commands) -> None:
     """(case 89)"""
     (tmp_path / "src").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -250,6 +251,21 @@ def test_what_must_wait_is_not_begun(source: Path, options: dict[str, Any]) -> N
     with backup_begun(parameters(source, **options)):
         assert not is_locked("docs")
         assert begun_backup(**parameters(source, **options)) is None
+
+
+@pytest.mark.parametrize("which", ["files_from", "exclude_from"])
+def test_lists_that_can_be_read_once_are_left_for_the_flow(source: Path, which: str) -> None:
+    """By a pipe, or from standard input; opening a pipe would wait for its writer."""
+    listing = source.parent / "list"
+    listing.write_text("nothing\n")
+    with backup_begun(wanted := parameters(source, exclude_from=[str(listing)])):
+        assert begun_backup(**wanted) is not None
+    listing.unlink()
+    os.mkfifo(listing)
+    for name in (str(listing), "-"):
+        with backup_begun(wanted := parameters(source, **{which: [name]})):
+            assert not is_locked("docs")
+            assert begun_backup(**wanted) is None
 
 
 def test_what_is_wrong_is_left_for_the_flow_to_tell(source: Path) -> None:
