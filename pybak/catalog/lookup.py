@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -12,7 +13,7 @@ from sqlmodel import col, select
 from pybak.catalog.engine import Database
 from pybak.catalog.facts import ArchiveFacts, Version
 from pybak.catalog.history import History
-from pybak.catalog.models import Archive, Run, escaped, unescaped
+from pybak.catalog.models import PRESENT, Archive, Run, escaped, unescaped
 from pybak.catalog.rows import stream
 from pybak.entries import FOLDER
 
@@ -62,24 +63,30 @@ def _query(connection: Connection, candidates: list[bytes], end: bytes) -> Itera
         yield Named(unescaped(job), os.fsencode(unescaped(path)))
 
 
-def runs_with_archive(database: Database, job: str | None) -> list[tuple[str, ArchiveFacts | None]]:
+def known_archives(database: Database, job: str | None) -> list[tuple[str, ArchiveFacts | None]]:
     """List the archives that backups made, of all jobs or one, the newest first.
 
-    With each comes what the catalog knows of it; nothing where only the run was recorded.
+    With each comes what the catalog knows of it; nothing where only the run was recorded. A run
+    whose snapshot was removed names no archive, though others may need it.
     """
-    query = (
-        select(Run.run_id, Run.archive)
-        .where(Run.kind == "backup", col(Run.archive).is_not(None))
-        .order_by(col(Run.started_at).desc(), col(Run.seq).desc())
+    stored = (
+        select(Run.started_at, Run.seq, Archive.name, Archive.id)
+        .join(Archive, col(Archive.run_id) == col(Run.run_id))
+        .where(Run.kind == "backup", Archive.state == PRESENT)
+    )
+    bare = select(Run.started_at, Run.seq, Run.archive).where(
+        Run.kind == "backup",
+        col(Run.archive).is_not(None),
+        col(Run.run_id).not_in(select(Archive.run_id)),
     )
     if job is not None:
-        query = query.where(Run.job == job)
+        stored, bare = stored.where(Run.job == job), bare.where(Run.job == job)
     with database.session() as session:
-        runs = session.exec(query).all()
-        ids = session.exec(select(Archive.id)).all()
-    facts = History(database).archives_by_id(number for number in ids if number is not None)
-    by_run = {one.run_id: one for one in facts}
-    return [(name, by_run.get(run)) for run, name in runs if name is not None]
+        rows = [*session.exec(stored), *((*row, None) for row in session.exec(bare))]
+    rows.sort(key=itemgetter(0, 1), reverse=True)
+    facts = History(database).archives_by_id(row[3] for row in rows if row[3] is not None)
+    by_id = {one.id: one for one in facts}
+    return [(name, by_id.get(number)) for _, _, name, number in rows]
 
 
 def members_of_archive(

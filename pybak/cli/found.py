@@ -37,12 +37,12 @@ class Place(NamedTuple):
 
 def known_places(database: Database, job: str | None) -> list[Place]:
     """List the archives of all backups, or of one job's, that are still there, newest first."""
-    from pybak.catalog.lookup import runs_with_archive
+    from pybak.catalog.lookup import known_archives
     from pybak.volumes.find import find_volumes
 
     places: list[Place] = []
     seen: set[str] = set()
-    for name, facts in runs_with_archive(database, job):
+    for name, facts in known_archives(database, job):
         if name in seen:
             continue
         seen.add(name)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from looking import look, parsed
+from pruning import Shelf, names
 from written import MTIME, SECOND, WrittenJob, file, folder
 
 from pybak.home import catalog_url
@@ -424,6 +425,24 @@ def test_find_leaves_out_archives_that_are_gone(
     shown = parsed(capsys, "find", "a.txt")
     assert [os.path.basename(one["archive"]) for one in shown["archives"]] == ["docs-1.zip"]
     assert shown["total"]["searched"] == 2
+
+
+def test_find_knows_archives_whose_own_snapshots_a_prune_removed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, any_catalog: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PYBAK_CATALOG_URL", any_catalog)
+    shelf = Shelf(tmp_path / "shelf", any_catalog)
+    shelf.add({"a": 1})
+    shelf.add({"wanted.txt": 2}, mode="incremental")
+    shelf.add({"a": 3}, mode="incremental")
+    assert shelf.prune(keep_last=1).status == "success"
+    assert (shelf.seqs(), shelf.files()) == ([3], names(2, 3))
+    shelf.database.close()
+    shown = parsed(capsys, "find", "wanted.txt")
+    assert [one["archive"] for one in shown["archives"]] == [shelf.path("docs_0002.zip")]
+    assert shown["total"] == {"members": 1, "archives": 1, "searched": 2}
+    assert parsed(capsys, "find", "a", "--job", "docs")["total"]["members"] == 1
 
 
 def test_a_snapshot_in_several_archives_is_listed_whole(
