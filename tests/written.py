@@ -11,6 +11,7 @@ from typing import Any
 from pybak.catalog.engine import Database
 from pybak.catalog.facts import Snapshot
 from pybak.catalog.history import History
+from pybak.catalog.replacing import enter_unfinished
 from pybak.catalog.runs import Catalog
 from pybak.catalog.snapshots import SnapshotEnd, StoredArchive, write_snapshot
 from pybak.formats.manifest_facts import FullFact
@@ -87,6 +88,14 @@ class WrittenJob:
         (found,) = self.history.find(run_id)
         self.runs.append(found)
         return found
+
+    def consolidation(self, snapshot: Snapshot, size: int) -> None:
+        """Enter an archive for a snapshot as a consolidation does that was killed at work on it."""
+        uri = (self.place / f"{self.job}-unfinished.zip").as_uri()
+        enter_unfinished(
+            self.database, snapshot, name=str(snapshot.archive), format="zip", encrypted=False,
+            members=9, volumes=[Volume(uri=uri, size=size, sha256="b" * 64)],
+        )  # fmt: skip
 
     def close(self) -> None:
         """Close the catalog."""

@@ -71,11 +71,15 @@ def _snapshots(parsed: Parsed) -> int:
 
 
 def _own_archives(history: History, snapshots: Sequence[Snapshot]) -> dict[str, ArchiveFacts]:
-    """Give, by run, the archives that the runs of these snapshots made."""
+    """Give, by run, the archives that the runs of these snapshots made.
+
+    A run has a second one, which is leaving, while a consolidation makes it.
+    """
     found = {}
     for job in {one.job for one in snapshots}:
         for facts in history.archives_of_job(job):
-            found[facts.run_id] = facts
+            if not facts.is_leaving:
+                found[facts.run_id] = facts
     runs = {one.run_id for one in snapshots}
     return {run: facts for run, facts in found.items() if run in runs}
 

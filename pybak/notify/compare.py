@@ -62,7 +62,7 @@ def run_before(report: Report, run_id: str | None, catalog_url: str) -> Before |
 def _find(session: Session, run_id: str, report: Report) -> Before | None:
     from sqlmodel import col, select
 
-    from pybak.catalog.models import Archive, Run
+    from pybak.catalog.models import PRESENT, Archive, Run
 
     this = session.get(Run, run_id)
     if this is None:
@@ -76,7 +76,8 @@ def _find(session: Session, run_id: str, report: Report) -> Before | None:
     ).first()
     if found is None:
         return None
-    sizes = session.exec(select(Archive.size).where(Archive.run_id == found.run_id)).all()
+    own = select(Archive.size).where(Archive.run_id == found.run_id, Archive.state == PRESENT)
+    sizes = session.exec(own).all()
     files: Any = found.counts.get("total")
     failed: Any = found.counts.get("failed")
     return Before(

@@ -92,6 +92,15 @@ def test_snapshots_of_one_job_are_one_json_object(
     assert len(parsed(capsys, "snapshots")["snapshots"]) == 4
 
 
+def test_an_unfinished_consolidation_changes_nothing_that_is_shown(
+    capsys: pytest.CaptureFixture[str], docs: WrittenJob
+) -> None:
+    words = [("snapshots",), ("find", "a.txt"), ("find", "b.txt")]
+    before = [parsed(capsys, *one) for one in words]
+    docs.consolidation(docs.runs[1], size=7000)
+    assert [parsed(capsys, *one) for one in words] == before
+
+
 def test_an_unknown_job_is_told_with_those_that_are_known(
     capsys: pytest.CaptureFixture[str], docs: WrittenJob
 ) -> None:

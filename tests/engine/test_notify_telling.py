@@ -16,6 +16,7 @@ import pytest
 from http_servers import Receiver, receiving
 from mail_servers import PASSWORD, RECIPIENT, USER, MailHouse, free_port, mute_server
 from waiting import within
+from written import WrittenJob, file
 
 from pybak.doctor.outbox import check_outbox
 from pybak.errors import Interrupted, LockedError, PlanError, StorageError
@@ -477,3 +478,16 @@ def test_a_run_that_the_catalog_does_not_know_is_compared_with_none(tmp_path: Pa
     assert not (tmp_path / "c.db").exists()
     (tmp_path / "c.db").write_text("this is no catalog")
     assert run_before(report, "3f2a", f"sqlite:///{tmp_path}/c.db") is None
+
+
+def test_the_run_before_is_as_large_as_its_archive_though_a_consolidation_is_at_work(
+    tmp_path: Path,
+) -> None:
+    job = WrittenJob(f"sqlite:///{tmp_path}/c.db", place=tmp_path)
+    first = job.run(file("a"))
+    second = job.run(file("a", "b"), base=first)
+    job.consolidation(first, size=7000)
+    before = run_before(_ending().report, second.run_id, job.url)
+    job.close()
+    assert before is not None
+    assert before.size == 1000
