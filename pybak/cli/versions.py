@@ -20,7 +20,7 @@ from pybak.cli.history import (
 from pybak.cli.lines import Lines, json_close, json_open, table
 from pybak.cli.settings import Setting, shown, text, texts
 from pybak.display import printable, shell_word
-from pybak.entries import FILE
+from pybak.entries import FILE, HARD_LINK, LINK
 from pybak.errors import ExitCode, NotFoundError, PlanError
 from pybak.patterns import exact_pattern
 from pybak.report import RESTORE_COMMAND
@@ -145,8 +145,7 @@ def _member(history: History, named: Named, snapshots: Sequence[Snapshot]) -> Me
         if not holders or archive is None:
             continue
         before = kept[-1] if kept else None
-        if before is not None and before.version.archive_id == row.archive_id:
-            # One record, in two rows because snapshots between lack it or have another version.
+        if before is not None and _is_same_record(before.version, row):
             kept[-1] = before._replace(last=holders[-1])
             continue
         change = _change(before.version if before else None, row)
@@ -156,6 +155,14 @@ def _member(history: History, named: Named, snapshots: Sequence[Snapshot]) -> Me
 
 def _is_in(row: Version, snapshot: Snapshot) -> bool:
     return row.first_seq <= snapshot.seq and (row.gone_seq is None or row.gone_seq > snapshot.seq)
+
+
+def _is_same_record(one: Version, other: Version) -> bool:
+    """Whether two rows tell of one record: snapshots between lack it or have another version.
+
+    Rows of two records may name one archive, where content that is stored is referred to.
+    """
+    return one._replace(first_seq=other.first_seq, gone_seq=other.gone_seq) == other
 
 
 def _gone(
@@ -176,6 +183,10 @@ def _change(before: Version | None, after: Version) -> str:
         if before.sha256 and before.sha256 == after.sha256:
             return "metadata"
         if before.parts and before.parts == after.parts:
+            return "metadata"
+    elif after.kind in (LINK, HARD_LINK):
+        # What they lead to is not in the catalog; when that changed, so did the time.
+        if (before.size, before.mtime_ns) == (after.size, after.mtime_ns):
             return "metadata"
     elif after.kind != FILE:
         return "metadata"

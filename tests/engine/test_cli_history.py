@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from consolidating import Chain
 from looking import look, parsed
 from pruning import Shelf, names
 from written import MTIME, SECOND, WrittenJob, file, folder
@@ -237,6 +240,47 @@ def test_a_version_that_a_differential_run_found_again_is_one(
     assert spans == [(1, 1), (2, 3), (4, 4)]
     (member,) = parsed(capsys, "versions", "docs/b.txt")["members"]
     assert [(one["from"]["seq"], one["until"]["seq"]) for one in member["versions"]] == [(1, 4)]
+
+
+def test_versions_whose_contents_one_archive_holds_are_told_apart(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    chain = Chain(tmp_path, catalog_url=catalog_url())
+    chain.write({"a": "AAAA first", "b": "BBBB other", "c": "C"})
+    chain.run("full")
+    chain.write({"a": "BBBB other"})
+    chain.run(dedupe=True)
+    (chain.source / "a").chmod(0o600)
+    chain.run(dedupe=True)
+    (chain.source / "c").unlink()
+    chain.run(dedupe=True)
+    (member,) = parsed(capsys, "versions", "docs/a")["members"]
+    versions = member["versions"]
+    assert len({one["archive"] for one in versions}) == 1
+    spans = [(one["from"]["seq"], one["until"]["seq"]) for one in versions]
+    assert spans == [(1, 1), (2, 2), (3, 4)]
+    assert [one["change"] for one in versions] == ["new", "content", "metadata"]
+    assert [one["mode"] for one in versions] == ["0644", "0644", "0600"]
+    assert [one["sha256"] for one in versions] == [
+        hashlib.sha256(content).hexdigest()
+        for content in (b"AAAA first", b"BBBB other", b"BBBB other")
+    ]
+
+
+@pytest.mark.parametrize("kind", ["l", "h"], ids=["symbolic", "hard"])
+def test_a_link_to_something_else_is_another_content(
+    capsys: pytest.CaptureFixture[str], docs: WrittenJob, kind: str
+) -> None:
+    link: dict[str, Any] = {"type": kind, "sha256": None}
+    states: list[dict[str, Any]] = [
+        {}, {"mode": 0o600}, {"uid": 7}, {"mtime_ns": MTIME + SECOND}, {"size": 9}
+    ]  # fmt: skip
+    for more in states:
+        docs.run(file("docs/link", **link, **more), base=docs.runs[-1])
+        link |= more
+    (member,) = parsed(capsys, "versions", "docs/link")["members"]
+    changes = ["new", "metadata", "metadata", "content", "content"]
+    assert [one["change"] for one in member["versions"]] == changes
 
 
 ODD = [
