@@ -43,8 +43,16 @@ from pybak.cli.output import print_error
 from pybak.cli.passwords import BLOCK, PASSWORD, chosen_password, password_of
 from pybak.cli.settings import Given, Setting, shown, text, texts
 from pybak.display import printable
-from pybak.errors import ExitCode, NotFoundError, PlanError, PyBakError
+from pybak.errors import (
+    ArchiveError,
+    ExitCode,
+    NotFoundError,
+    PlanError,
+    PyBakError,
+    StorageError,
+)
 from pybak.formats.archive import Limits
+from pybak.locate import find_first, names_of
 from pybak.problems import Problem
 from pybak.units import format_count
 from pybak.volumes.find import VolumeSet
@@ -308,7 +316,7 @@ def _named(pattern: str, names: Sequence[str], parsed: Parsed) -> list[Asked]:
 
 
 def _locate(which: str, parsed: Parsed) -> VolumeSet | Asked:
-    """Give the archive that is meant, or the snapshot if that lies in several."""
+    """Give the archive that is meant, or the snapshot if that lies in several or nowhere."""
     asked = _ask(which, text(parsed.given.get("job")))
     if asked.snapshot is None:
         assert asked.archive is not None
@@ -317,18 +325,10 @@ def _locate(which: str, parsed: Parsed) -> VolumeSet | Asked:
         archives = history.archives(asked.snapshot)
     if len(archives) != 1 or archives[0].run_id != asked.snapshot.run_id:
         return asked
-    return _whole(archives[0].name)
-
-
-def _whole(archive: str) -> VolumeSet:
-    """Find an archive that the catalog names."""
-    from pybak.volumes.find import find_volumes
-
     try:
-        return find_volumes(os.fsencode(archive))
-    except NotFoundError as error:
-        message = f"{printable(archive)}: the archive is no longer there; name another one"
-        raise NotFoundError(message) from error
+        return find_first(names_of(archives[0]))[1]
+    except (PlanError, ArchiveError, StorageError):  # the catalog knows what it held
+        return asked
 
 
 def _ask(which: str, job: str | None) -> Asked:

@@ -15,6 +15,7 @@ import pytest
 from consolidating import Chain
 from looking import look, parsed
 from pruning import Shelf, names
+from transferring import places_of, transfer
 from written import MTIME, SECOND, WrittenJob, file, folder
 
 from pybak.home import catalog_url
@@ -516,6 +517,32 @@ def test_a_snapshot_in_several_archives_is_listed_whole(
     assert lines[1].split()[-2:] == ["2", "docs/a.txt"]
     assert lines[2].startswith("1 member, 6 B; run docs0002 of 2026-11-20 11:00:00, in 2 archives")
     assert lines[3].split() == ["1", str(docs.place / "docs-1.zip")]
+
+
+def test_a_full_backup_is_listed_from_any_place_or_else_from_the_catalog(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    chain = Chain(tmp_path, catalog_url=catalog_url())
+    chain.write({"a.txt": "one", "d/b.txt": "two"})
+    chain.run("full")
+    assert transfer(chain.job.url, to=tmp_path / "second", job="docs").status == "success"
+    ((here, there),) = places_of(chain.job.url)
+
+    def members(*words: str) -> tuple[str, list[str]]:
+        shown = parsed(capsys, "list", "latest", *words)
+        return shown["archive"], [one["path"] for one in shown["members"] if one["size"]]
+
+    every = ["docs/a.txt", "docs/d/b.txt"]
+    assert members() == (here, every)
+    Path(here).unlink()
+    assert members() == (there, every)
+    assert members("b.txt") == (there, every[1:])
+    Path(there).unlink()
+    assert members() == (here, every)
+    assert members("b.txt") == (here, every[1:])
+    code, out, err = look(capsys, "list", chain.job.snapshots[0].run_id)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1].split() == ["1", here]
 
 
 def test_names_from_the_catalog_move_no_cursor(
