@@ -34,7 +34,7 @@ def open_folder(source: bytes, path: bytes, device: int, inode: int) -> int:
     if info.st_ino == inode and info.st_dev == device:
         return fd
     os.close(fd)
-    return _open_step_by_step(source, path)
+    return open_step_by_step(source, path)
 
 
 def _open(path: bytes, parent: int | None = None, flags: int = os.O_NOFOLLOW) -> int:
@@ -58,8 +58,11 @@ def _open_in_pieces(path: bytes) -> int:
     return _step(path, fd)
 
 
-def _open_step_by_step(source: bytes, path: bytes) -> int:
-    """Open a path of any length; no link below `source` is followed."""
+def open_step_by_step(source: bytes, path: bytes) -> int:
+    """Open a folder for listing by a path of any length; no link below `source` is followed.
+
+    Raises OSError: ENOTDIR or ELOOP for what is no folder.
+    """
     fd = _open(source)
     for name in path.split(b"/") if path else ():
         fd = _step(name, fd)

@@ -20,7 +20,7 @@ from pybak.backup.packing import (
     member_meta,
     sha256,
 )
-from pybak.backup.read_source import look_at, open_source, read_link, read_whole
+from pybak.backup.read_source import look_at, read_link, read_whole
 from pybak.backup.segments import SegmentIndex
 from pybak.backup.tar_content import READ_BYTES, Content
 from pybak.backup.tar_entries import (
@@ -134,7 +134,7 @@ class TarPacker(BatchPacker):
     def _any_file(self, entry: Entry, path: bytes, name: bytes) -> None:
         """Add a file that is large, or sparse, or needs a second look, or can't be read."""
         for attempt in range(1, CHANGED_ATTEMPTS + 1):
-            fd, status = open_source(path)
+            fd, status = self.open_entry(entry)
             mark = None
             try:
                 if status.st_size > WHOLE_LIMIT:

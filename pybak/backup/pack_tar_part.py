@@ -10,9 +10,10 @@ import hashlib
 import os
 
 from pybak.backup.batches import Batch
+from pybak.backup.open_entry import open_entry
 from pybak.backup.pack_tar import piece_writer
 from pybak.backup.packing import Work, check_name, member_meta
-from pybak.backup.read_source import look_again, open_source, state_of
+from pybak.backup.read_source import look_again, state_of
 from pybak.backup.segments import PartResult, SegmentIndex
 from pybak.backup.tar_content import exactly
 from pybak.backup.tar_entries import LARGE_ATTRIBUTES, NO_ATTRIBUTES, attributes_of, file_header
@@ -38,7 +39,7 @@ def pack_tar_part(batch: Batch, work: Work) -> SegmentIndex:
     attributes = NO_ATTRIBUTES
     try:
         check_name(name)
-        fd, before = open_source(path)
+        fd, before = open_entry(root, entry)
         try:
             meta = member_meta(entry, before)
             if part.number == 0:

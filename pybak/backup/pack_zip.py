@@ -20,6 +20,7 @@ import msgspec
 from pybak import aes, problems
 from pybak.attributes import read_attributes
 from pybak.backup.batches import Batch
+from pybak.backup.open_entry import open_entry
 from pybak.backup.packing import (
     CHANGED_ATTEMPTS,
     MOST_GROWN,
@@ -31,7 +32,6 @@ from pybak.backup.packing import (
 from pybak.backup.read_source import (
     Read,
     look_again,
-    open_source,
     read_link,
     read_pieces,
     read_range,
@@ -140,7 +140,7 @@ class ZipPacker(BatchPacker):
         """Add a file that is large, or sparse, or needs a second look, or can't be read."""
         read = self.work.read
         for attempt in range(1, CHANGED_ATTEMPTS + 1):
-            fd, status = open_source(path)
+            fd, status = self.open_entry(entry)
             # Planned for one batch, it is kept in memory whatever became of it.
             length = min(status.st_size, max(entry.size, MOST_GROWN))
             try:
@@ -328,7 +328,7 @@ def pack_zip_part(batch: Batch, work: Work) -> SegmentIndex:
         name = root.member_name(entry.path)
         check_name(name)
         _check_length(name)
-        fd, before = open_source(path)
+        fd, before = open_entry(root, entry)
         try:
             if part.number == 0:
                 lost = _lost_of_large(fd, path, before)

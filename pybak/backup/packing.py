@@ -15,6 +15,7 @@ from typing import Final
 
 from pybak import entries, problems, staging
 from pybak.backup.batches import Batch, Job
+from pybak.backup.open_entry import is_seen, open_entry
 from pybak.backup.opened_ahead import OpenedAhead
 from pybak.backup.parts import PART_BYTES
 from pybak.backup.read_source import Read, SmallFile
@@ -106,7 +107,15 @@ class BatchPacker(ABC):
 
         The caller closes it.
         """
-        return self._ahead.open(path) if self._is_small(entry) else None
+        found = self._ahead.open(path) if self._is_small(entry) else None
+        if found is None or is_seen(entry, found.status):
+            return found
+        os.close(found.fd)
+        return None
+
+    def open_entry(self, entry: Entry) -> tuple[int, os.stat_result]:
+        """Open any regular file. Raises SourceError."""
+        return open_entry(self.work.job.roots[entry.root], entry)
 
     def _pack(
         self, batch: Batch, missing: frozenset[Place], instead: MutableMapping[Place, bytes]

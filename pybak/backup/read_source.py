@@ -110,15 +110,15 @@ def _is_unmoved(before: os.stat_result, after: os.stat_result) -> bool:
     )
 
 
-def open_source(path: bytes) -> tuple[int, os.stat_result]:
-    """Open the regular file `path`; give its descriptor and status.
+def open_source(path: bytes, folder_fd: int | None = None) -> tuple[int, os.stat_result]:
+    """Open the regular file `path`, below an open folder if given; give its descriptor and status.
 
     Leaves its access time alone where the system allows it (own files, or root).
     Raises SourceError: vanished, type_changed, unreadable, io_error.
     """
     for attempt in range(READ_ATTEMPTS):
         try:
-            fd = _open(path)
+            fd = _open(path, folder_fd)
         except OSError as error:
             if error.errno in _RETRY_ERRNOS and attempt < len(_RETRY_SECONDS):
                 time.sleep(_RETRY_SECONDS[attempt])
@@ -158,13 +158,13 @@ def look_at(path: bytes, kind: int) -> os.stat_result:
     return status
 
 
-def _open(path: bytes) -> int:
+def _open(path: bytes, folder_fd: int | None) -> int:
     if _NOATIME:
         try:
-            return os.open(path, _OPEN_FLAGS | _NOATIME)
+            return os.open(path, _OPEN_FLAGS | _NOATIME, dir_fd=folder_fd)
         except PermissionError:
             pass  # someone else's file: O_NOATIME needs its owner or root
-    return os.open(path, _OPEN_FLAGS)
+    return os.open(path, _OPEN_FLAGS, dir_fd=folder_fd)
 
 
 def open_error(error: OSError) -> SourceError:

@@ -19,7 +19,7 @@ from pybak.backup.packing import Work
 from pybak.backup.segments import SegmentWriter
 from pybak.errors import PlanError
 from pybak.formats import zip_records
-from pybak.problems import UNREADABLE, UNSUPPORTED
+from pybak.problems import TYPE_CHANGED, UNREADABLE, UNSUPPORTED
 
 
 @pytest.fixture(autouse=True)
@@ -186,6 +186,47 @@ def test_a_member_has_mode_and_time_of_the_file_that_was_read(
         info = archive.getinfo("src/victim")
     assert (info.external_attr >> 16) & 0o7777 == 0o604
     assert info.date_time[0] == 2001
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", SIZES)
+def test_no_link_that_comes_later_leads_out_of_the_source(
+    src: Path, tmp_path: Path, size: int, kind: str
+) -> None:
+    """Or else who owns a folder has files of others stored under names of his own (case 49)."""
+    for folder, content in ((src / "folder" / "below", b"own"), (tmp_path / "outside", b"secret")):
+        folder.mkdir(parents=True)
+        (folder / "victim").write_bytes(content * size)
+
+    def swap(_run: object) -> None:
+        (src / "folder").rename(tmp_path / "away")
+        (src / "folder").mkdir()
+        (src / "folder" / "below").symlink_to(tmp_path / "outside")
+
+    done = back_up(src, to=tmp_path / "out", before_reading=swap, **FORMATS[kind])
+    others_are_there(done)
+    assert done.errors == {str(src / "folder/below/victim"): TYPE_CHANGED}
+    assert "src/folder/below/victim" not in done.contents
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_file_that_another_one_replaced_is_read(
+    src: Path, tmp_path: Path, size: int, kind: str
+) -> None:
+    """Also where the folder above it is another one."""
+    (src / "folder").mkdir()
+    (src / "folder" / "file").write_bytes(prose(size))
+    new = prose(size, 1)
+
+    def swap(_run: object) -> None:
+        (src / "folder").rename(tmp_path / "away")
+        (src / "folder").mkdir()
+        (src / "folder" / "file").write_bytes(new)
+
+    done = back_up(src, to=tmp_path / "out", before_reading=swap, **FORMATS[kind])
+    others_are_there(done)
+    assert done.contents["src/folder/file"] == new
 
 
 @pytest.mark.parametrize("kind", FORMATS)
