@@ -46,6 +46,7 @@ _FLAG_STRONG = 1 << 6
 _FLAG_MASKED = 1 << 13
 _FLAGS_ENCRYPTED = zr.FLAG_ENCRYPTED | _FLAG_STRONG | _FLAG_MASKED
 _NTFS_EPOCH = 116_444_736_000_000_000
+_SIGN_OVERFLOWS = 2038
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="zip"):
@@ -103,12 +104,20 @@ class Member(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="zip"):
                 if ticks:
                     return (ticks - _NTFS_EPOCH) * 100, PRECISION_NTFS
             elif kind == zr.EXTRA_TIMES and len(data) >= 5 and data[0] & 1:
-                unix = int.from_bytes(data[1:5], "little", signed=True)
+                unix = self._seconds(data[1:5])
             elif kind == _EXTRA_UNIX_OLD and len(data) >= 8 and unix is None:
-                unix = int.from_bytes(data[4:8], "little", signed=True)
+                unix = self._seconds(data[4:8])
         if unix is not None:
             return unix * 1_000_000_000, PRECISION_UNIX
         return _dos_seconds(self.dos_time, self.dos_date) * 1_000_000_000, PRECISION_DOS
+
+    def _seconds(self, data: bytes) -> int:
+        """Read 32 bits that begin in 1902, or in 1970 where the DOS words say 2038 or later.
+
+        Info-ZIP writes what is past January 2038 that way.
+        """
+        is_late = self.dos_date >> 9 >= _SIGN_OVERFLOWS - zr.DOS_FIRST_YEAR
+        return int.from_bytes(data, "little", signed=not is_late)
 
 
 def _dos_seconds(dos_time: int, dos_date: int) -> int:

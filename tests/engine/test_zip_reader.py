@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import io
 import os
 import stat
@@ -90,6 +91,25 @@ def test_times_come_from_the_most_exact_field(tmp_path: Path) -> None:
     dos_only = forge.write(tmp_path / "b.zip", [forge.file(b"a", extra=b"")])
     mtime_ns, precision = directory_of(dos_only).members[0].mtime()
     assert abs(mtime_ns - forge.NOON) < precision == 2 * 10**9
+
+
+@pytest.mark.parametrize("field", [b"UT\5\0\1%b", b"UX\x08\0\0\0\0\0%b"])
+@pytest.mark.parametrize(
+    ("stored", "dos_year", "seconds"),
+    [
+        (2**31, 2038, 2**31), (2_540_000_000, 2050, 2_540_000_000), (2**32 - 1, 2106, 2**32 - 1),
+        (2**31 - 1, 2038, 2**31 - 1), (2**32 - 1, 1980, -1), (2**31, 1980, -(2**31)),
+        (2**32 - 86_400, 2037, -86_400),
+    ],
+)  # fmt: skip
+def test_seconds_of_32_bits_are_of_the_century_of_the_dos_date(
+    tmp_path: Path, field: bytes, stored: int, dos_year: int, seconds: int
+) -> None:
+    """Info-ZIP goes on past January 2038, and means times before 1970 otherwise (case 20)."""
+    at = calendar.timegm((dos_year, 2, 1, 12, 0, 0)) * 10**9
+    extra = field % struct.pack("<I", stored)
+    path = forge.write(tmp_path / "a.zip", [forge.file(b"a", mtime_ns=at, extra=extra)])
+    assert directory_of(path).members[0].mtime() == (seconds * 10**9, 10**9)
 
 
 @pytest.mark.parametrize(
