@@ -239,6 +239,14 @@ def acl_from_text(
     return _ACL_VERSION.pack(2) + b"".join(entries)
 
 
+def acl_mask(acl: bytes) -> int | None:
+    """Give the permission bits of a binary ACL's mask; None if it has none, or is no ACL."""
+    try:
+        return next((bits for tag, bits, _ in _entries(acl) if tag == _MASK), None)
+    except ArchiveError:
+        return None
+
+
 def _entries(acl: bytes) -> Iterable[tuple[int, int, int]]:
     head = _ACL_VERSION.size
     if acl[:head] != _ACL_VERSION.pack(2) or (len(acl) - head) % _ACL_ENTRY.size:

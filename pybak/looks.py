@@ -12,7 +12,7 @@ import stat
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from pybak.attributes import path_in, set_attributes
+from pybak.attributes import ACL_ACCESS, acl_mask, path_in, set_attributes
 from pybak.errors import reason
 
 NO_OWNER: Final = -1
@@ -56,9 +56,10 @@ def dress(
         except (OSError, OverflowError) as error:
             notes.append(_no_owner(looks, error))
     if xattrs is not None:
-        notes += _attribute_notes(
+        said, looks = _give_attributes(
             fd, xattrs, looks, is_owned=is_owned, removes_others=removes_others
         )
+        notes += said
     mode = looks.mode
     if mode & SET_ID and not is_owned:
         mode = without_set_id(mode, os.fstat(fd), looks.uid, looks.gid)
@@ -89,10 +90,11 @@ def dress_named(
         except (OSError, OverflowError) as error:
             notes.append(_no_owner(looks, error))
     if xattrs or (xattrs is not None and removes_others):
-        notes += _attribute_notes(
+        said, looks = _give_attributes(
             path_in(folder_fd, name), xattrs, looks,
             is_owned=is_owned, removes_others=removes_others,
         )  # fmt: skip
+        notes += said
     status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
     try:
         if not stat.S_ISLNK(status.st_mode):
@@ -137,20 +139,30 @@ def _no_owner(looks: Looks, error: Exception) -> str:
     return f"{looks.done}, but its owner {looks.uid}:{looks.gid} can't be set: {reason(error)}"
 
 
-def _attribute_notes(
+def _give_attributes(
     target: int | bytes,
     xattrs: Mapping[bytes, bytes],
     looks: Looks,
     *,
     is_owned: bool,
     removes_others: bool = False,
-) -> list[str]:
+) -> tuple[list[str], Looks]:
+    """Set attributes; give what to say of them, and the looks with the mode that fits the ACL.
+
+    A mode that is set sets the mask of an ACL. Of the mode in an archive these bits are the mask
+    or, from libarchive, the rights of the group, which may be more.
+    """
     # Capabilities are given like set-id bits: with the owner that they were meant for, or not.
     failed = set_attributes(
         target, xattrs, privileged=is_owned and os.geteuid() == 0, remove_others=removes_others
     )
-    return [
+    if ACL_ACCESS in xattrs and all(name != ACL_ACCESS for name, _ in failed):
+        mask = acl_mask(xattrs[ACL_ACCESS])
+        if mask is not None:
+            looks = looks._replace(mode=looks.mode & ~stat.S_IRWXG | mask << 3)
+    notes = [
         f"{looks.done}, but its attribute {name.decode(errors='backslashreplace')} can't be set: "
         f"{reason(error)}"
         for name, error in failed
     ]
+    return notes, looks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import tars
+from attributed import acl_text, folder_with_attributes
 from restoring import SECOND, as_nobody, foretell, plan, restore, tree
 
-from pybak.attributes import CAPABILITY
+from pybak.attributes import ACL_ACCESS, CAPABILITY, acl_from_text
 from pybak.entries import BLOCK_DEVICE, CHAR_DEVICE, FIFO
 from pybak.problems import DAMAGED, EXISTS, UNSUPPORTED
 from pybak.restore.items import Item, read_batch
@@ -237,6 +239,50 @@ class TestAttributes:
         restore(archive, target, owner="none", overwrite="always")
         assert self.attributes(target / "ping") == {}
         assert stat.S_IMODE((target / "ping").stat().st_mode) == 0o755
+
+    @pytest.mark.needs_tool("setfacl")
+    @pytest.mark.parametrize(("mask", "bits"), [("r--", 0o040), ("rwx", 0o070), ("---", 0)])
+    @pytest.mark.parametrize("mode", [0o750, 0o2770, 0o705])
+    def test_the_mask_of_an_acl_is_the_acls_own(
+        self, tmp_path: Path, mask: str, bits: int, mode: int
+    ) -> None:
+        """Whatever group bits stand in the header: libarchive writes the group's (case 24)."""
+        text = f"user::rwx,user:12345:rwx,group::r-x,mask::{mask},other::---".encode()
+        acl = {ACL_ACCESS: acl_from_text(text)}
+        members = [
+            tars.folder(b"d", attributes=acl, mode=mode),
+            tars.file(b"d/f", b"x", attributes=acl, mode=mode),
+            tars.Item(b"d/p", kind=FIFO, attributes=acl, mode=mode),
+        ]
+        with folder_with_attributes(tmp_path) as place:
+            archive = tars.write(place / "a", tars.tar(members))
+            assert restore(archive, place / "t").problems == []
+            for name in ("d", "d/f", "d/p"):
+                restored = place / "t" / name
+                assert f"mask::{mask}" in acl_text(restored)
+                if os.geteuid() == 0:
+                    assert stat.S_IMODE(restored.stat().st_mode) == mode & ~0o070 | bits
+                assert restored.stat().st_mtime_ns == tars.NOON
+
+    def test_the_mode_is_the_headers_where_its_acl_can_not_be_set(
+        self, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        acl = acl_from_text(b"user::rwx,user:12345:rwx,group::r-x,mask::rwx,other::---")
+        members = [
+            tars.folder(b"d", attributes={ACL_ACCESS: acl}),
+            tars.file(b"d/f", b"x", attributes={ACL_ACCESS: acl}, mode=0o640),
+            tars.Item(b"d/p", kind=FIFO, attributes={ACL_ACCESS: acl}, mode=0o640),
+        ]
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+        monkeypatch.setattr(os, "setxattr", refuse)
+        result = restore(tars.write(tmp_path / "a", tars.tar(members)), target)
+        assert result.codes == dict.fromkeys(("d", "d/f", "d/p"), UNSUPPORTED)
+        for member in members:
+            mode = (target / os.fsdecode(member.name)).stat().st_mode
+            assert stat.S_IMODE(mode) == member.mode
 
 
 @formats
