@@ -35,6 +35,8 @@ from pybak.restore.plan import RestorePlan
 from pybak.restore.taken_attributes import read_taken
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HOLD: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HAS_PATH_FDS: Final = hasattr(os, "O_PATH")
 _OWN_ACCESS = 0o700
 
 
@@ -173,16 +175,29 @@ def _open_up(above_fd: int, name: bytes, mode: int) -> bool:
     Its mode comes back at the end.
     """
     try:
-        fd = os.open(name, _OPEN, dir_fd=above_fd)
+        _set_mode(above_fd, name, stat.S_IMODE(mode) | _OWN_ACCESS)
     except OSError:
         return False
+    return True
+
+
+def _set_mode(above_fd: int, name: bytes, mode: int) -> None:
+    """Set a folder's mode, whether or not its owner may read it."""
+    fd = os.open(name, _HOLD, dir_fd=above_fd)
     try:
-        os.fchmod(fd, stat.S_IMODE(mode) | _OWN_ACCESS)
-    except OSError:
-        return False
+        # A descriptor that only stands for a path takes no `fchmod`.
+        os.chmod(f"/proc/self/fd/{fd}" if _HAS_PATH_FDS else fd, mode)
     finally:
         os.close(fd)
-    return True
+
+
+def _open(above_fd: int, name: bytes) -> int:
+    """Open a folder for its metadata; one that its owner may not read gets another mode first."""
+    try:
+        return os.open(name, _OPEN, dir_fd=above_fd)
+    except PermissionError:
+        _set_mode(above_fd, name, _OWN_ACCESS)
+        return os.open(name, _OPEN, dir_fd=above_fd)
 
 
 def finish(
@@ -226,7 +241,7 @@ def finish(
                 if folder.is_member and folder.path not in kept:
                     _complete(folders, folder, job, attributes, problems)
                 else:
-                    _set_mode(folders, folder.path, begun.opened[folder.path])
+                    _give_back_mode(folders, folder.path, begun.opened[folder.path])
             except OSError as error:
                 code = STORAGE
                 message = f"can't get its mode and time: {_explain(error)}"
@@ -258,7 +273,7 @@ def close_up(plan: RestorePlan) -> None:
                 if folder.path in begun.made:
                     _complete(folders, folder, plan.job, {}, [])
                 else:
-                    _set_mode(folders, folder.path, begun.opened[folder.path])
+                    _give_back_mode(folders, folder.path, begun.opened[folder.path])
     plan.opened_file.unlink(missing_ok=True)
 
 
@@ -267,13 +282,9 @@ def _deepest_first(rows: Iterable[Folder]) -> list[Folder]:
     return sorted(rows, key=lambda row: row.path, reverse=True)
 
 
-def _set_mode(folders: Folders, path: bytes, mode: int) -> None:
+def _give_back_mode(folders: Folders, path: bytes, mode: int) -> None:
     above, _, name = path.rpartition(b"/")
-    fd = os.open(name, _OPEN, dir_fd=folders.fd(above))
-    try:
-        os.fchmod(fd, mode)
-    finally:
-        os.close(fd)
+    _set_mode(folders.fd(above), name, mode)
 
 
 def _remove_temporaries(plan: RestorePlan, folders: Folders) -> None:
@@ -295,7 +306,7 @@ def _complete(
     problems: list[Problem],
 ) -> None:
     above, _, name = folder.path.rpartition(b"/")
-    fd = os.open(name, _OPEN, dir_fd=folders.fd(above))
+    fd = _open(folders.fd(above), name)
     try:
         mode = folder.mode if folder.mode >= 0 else 0o777 & ~job.umask
         looks = Looks(folder.uid, folder.gid, mode, folder.mtime_ns, job.sets_owner)

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import archives as forge
 import pytest
-from restoring import KINDS, SECOND, as_nobody, expected, foretell, restore, tree
+from restoring import KINDS, SECOND, as_nobody, carry_out, expected, foretell, plan, restore, tree
 
 from pybak.problems import (
     EXISTS,
     STORAGE,
+    read_problems,
 )
 from pybak.restore import obstacles
+from pybak.restore.finish import finish
 
 
 def test_a_file_replaces_a_link_and_not_what_it_points_to(
@@ -88,6 +90,52 @@ def test_a_read_only_file_is_replaced(zip_path: Path, open_dir: Path) -> None:
         assert (target / "f").read_bytes() == b"new"
 
     as_nobody(work)
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("overwrite", ["always", "if-newer", "never"])
+@pytest.mark.parametrize("mode", [0o000, 0o100, 0o200, 0o300, 0o500])
+def test_folders_that_refuse_their_owner_are_written_into_again(
+    open_dir: Path, mode: int, overwrite: str
+) -> None:
+    """Also in each other; their modes and times are right in the end (cases 35, 95)."""
+    members = [
+        forge.folder(b"d", mode), forge.folder(b"d/sub", mode, mtime_ns=5 * SECOND),
+        forge.file(b"d/f", b"x"), forge.file(b"d/sub/f", b"y"),
+    ]  # fmt: skip
+    first = forge.write(open_dir / "a.zip", members, with_manifest=True)
+    members.append(forge.file(b"d/sub/new"))
+    second = forge.write(open_dir / "b.zip", members, with_manifest=True)
+    target = open_dir / "t"
+
+    def work() -> None:
+        assert restore(first, target).problems == []
+        result = restore(second, target, overwrite=overwrite)
+        assert result.failed == 0, result.problems
+        assert stat.S_IMODE((target / "d").stat().st_mode) == mode
+        assert restore(second, target, overwrite="always").counts == (3, 0, 0)
+
+    as_nobody(work)
+    assert tree(target) == expected(members)
+
+
+@pytest.mark.needs_root
+def test_the_last_step_may_be_done_twice(open_dir: Path) -> None:
+    """A folder that refuses its owner by then is completed all the same (case 95)."""
+    members = [forge.folder(b"d", 0o300), forge.file(b"d/f", b"x")]
+    archive = forge.write(open_dir / "a.zip", members, with_manifest=True)
+    target = open_dir / "t"
+    (open_dir / "work").mkdir(mode=0o777)
+    (open_dir / "work").chmod(0o777)
+
+    def work() -> None:
+        made = plan(archive, target, open_dir / "work")
+        assert carry_out(made).problems == []
+        os.utime(target / "d", ns=(0, 0))
+        assert list(read_problems(finish(made).problems_file)) == []
+
+    as_nobody(work)
+    assert tree(target) == expected(members)
 
 
 OLDER, SAME, NEWER = forge.NOON - SECOND * 5, forge.NOON, forge.NOON + SECOND * 5
