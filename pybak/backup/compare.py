@@ -378,6 +378,7 @@ class _Comparison:
             changed=picked.changed, unchanged=kept.files - picked.new - picked.changed,
             gone=gone_files, stored=picked.stored, stored_bytes=picked.stored_bytes,
             references=references.path, reference_runs=tuple(references.runs),
+            reference_uids=tuple(references.uids), reference_gids=tuple(references.gids),
             changed_names=picked.changed_names, gone_names=gone_names,
             earlier_names=earlier_names, returned_names=picked.returned_names, problems=problems,
             bytes_read=self._bytes_read,

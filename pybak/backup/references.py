@@ -16,17 +16,21 @@ from pybak.formats.manifest import Reference
 class ReferenceWriter:
     """Writes references to a file, replacing what was there; a context manager that closes it.
 
-    `runs` are those whose archives are referred to.
+    `runs` are those whose archives are referred to, `uids` and `gids` the owners and groups.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.runs: dict[str, None] = {}
+        self.uids: set[int] = set()
+        self.gids: set[int] = set()
         self._out = path.open("w", encoding="ascii")
 
     def add(self, reference: Reference) -> None:
         """Append one."""
         self.runs[reference.run] = None
+        self.uids.add(reference.uid)
+        self.gids.add(reference.gid)
         # msgspec refuses what is no UTF-8 in a path.
         self._out.write(json.dumps(msgspec.to_builtins(reference)) + "\n")
 

@@ -230,7 +230,10 @@ class BackupRun(Stoppable):
             order = self._order(selected.entries, selected.total_bytes)
             known = self._head.plan(kept, order) if self._head is not None else None
             plan = plan_backup(order) if known is None else known
-            self._owners = plan.uids, plan.gids
+            self._owners = (
+                tuple(sorted({*plan.uids, *selected.reference_uids})),
+                tuple(sorted({*plan.gids, *selected.reference_gids})),
+            )
             if plan.cluster != HELPERS:
                 end_ready()
             if self._shipment is not None:
@@ -401,7 +404,7 @@ class BackupRun(Stoppable):
         return Summing(self._about, kept, self._chosen, self._selection, accounts)
 
     def owner_names(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Give the names of the owner and group ids that occur in the archive, once planned."""
+        """Give the names of the owner and group ids that the archive tells of, once planned."""
         return owner_names(*self._owners)
 
     def close(self) -> None:

@@ -32,9 +32,10 @@ class Selection(msgspec.Struct, frozen=True):
     comparison found wrong, `bytes_read` what it read.
 
     `references` are the members that older archives hold (`pybak.backup.references`), those of the
-    runs `reference_runs`; `stored` of them, which have `stored_bytes`, are among the new and
-    changed files. `goes_by_newest` tells that all is the difference to the newest snapshot, as
-    there is none to the other one that was asked about.
+    runs `reference_runs`, of the owners `reference_uids` and groups `reference_gids`; `stored` of
+    them, which have `stored_bytes`, are among the new and changed files. `goes_by_newest` tells
+    that all is the difference to the newest snapshot, as there is none to the other one that was
+    asked about.
 
     Four files have names (`pybak.backup.names`): `changed_names` the files that the base has in
     another version, `gone_names` what the base has and is gone, `earlier_names` what was gone
@@ -56,6 +57,8 @@ class Selection(msgspec.Struct, frozen=True):
     stored_bytes: int = 0
     references: Path | None = None
     reference_runs: tuple[str, ...] = ()
+    reference_uids: tuple[int, ...] = ()
+    reference_gids: tuple[int, ...] = ()
     changed_names: Path | None = None
     gone_names: Path | None = None
     earlier_names: Path | None = None

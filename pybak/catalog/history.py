@@ -243,6 +243,17 @@ class History:
             if place := self._place(connection, snapshot):
                 yield from map(version_of, stream(connection, statement, place))
 
+    def made_by(self, job: str) -> dict[int, tuple[int, str]]:
+        """Give the archive that each run of a job made, and the run's id, by the run's number."""
+        runs = select(Run.run_id, Run.seq).where(Run.job == job, col(Run.mode).is_not(None))
+        made = select(Archive.id, Archive.run_id).where(
+            Archive.job == job, Archive.state != DELETING
+        )
+        with self._session() as session:
+            seqs = dict(session.exec(runs).all())
+            found = [(number, run) for number, run in session.exec(made) if number is not None]
+        return {seqs[run]: (number, run) for number, run in found if run in seqs}
+
     def versions_of(self, path: bytes, job: str | None = None) -> list[tuple[str, Version]]:
         """List all versions of the member `path`, with their job, the oldest first."""
         with self._database.reading() as connection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -95,7 +95,8 @@ class Listing(NamedTuple):
     `problems` are about the archive as a whole. `missing` are name and kind of members that the
     manifest lists and the archive lacks. `encrypted` tells whether any member needs a password
     that was not given. `head` is the manifest's first line, if there is a good one,
-    `references` are what it says to be in other archives, and `status` how the run ended.
+    `references` are what it says to be in other archives, and `status` how the run ended. `users`
+    and `groups` are what it says that ids mean.
     """
 
     members: list[Listed]
@@ -106,3 +107,5 @@ class Listing(NamedTuple):
     head: Head | None = None
     references: Sequence[Reference] = ()
     status: str = ""
+    users: Mapping[int, str] = {}
+    groups: Mapping[int, str] = {}

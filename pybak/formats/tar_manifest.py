@@ -162,8 +162,9 @@ def _from_manifest(
     if index.plain_end != plain_end:
         raise _bad(source, "lists pieces that do not fit the archive")
     listing = Listing(
-        members, True, [], [], False, manifest.head, manifest.references, manifest.status
-    )
+        members, True, [], [], False, manifest.head, manifest.references, manifest.status,
+        manifest.users, manifest.groups,
+    )  # fmt: skip
     return listing, index
 
 

@@ -69,6 +69,7 @@ def list_zip(archive: ZipFile, limits: Limits, names: AbstractSet[bytes] | None 
         [(name, fact.type) for name, fact in facts.items() if names is None or name in names],
         merger.locked > 0, manifest.head if manifest else None,
         manifest.references if manifest else (), manifest.status if manifest else "",
+        manifest.users if manifest else {}, manifest.groups if manifest else {},
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from pybak.paths import user_path
 from pybak.portable import from_portable
 from pybak.problems import STORAGE, UNSAVED, Problem
 from pybak.report.status import PARTIAL
+from pybak.restore.owners import NAME
 from pybak.restore.select import Selector
 from pybak.restore.snapshot import Reference, Share, recorded_shares, references_of, whole
 from pybak.storage.opening import is_remote
@@ -86,11 +87,16 @@ class Asked:
                     references.setdefault(number, {})
                 else:
                     names.setdefault(number, []).append(name)
+            tellers: set[int] = set()
             if references:
+                by_name = options is not None and options.owner == NAME
+                made_by = history.made_by(self.snapshot.job) if by_name else {}
                 for one in history.references(self.snapshot):
                     if one.archive_id in references:
-                        references[one.archive_id] |= references_of([one])
-            archives = history.archives_by_id({**names, **references})
+                        teller, run_id = made_by.get(one.first_seq, (one.archive_id, ""))
+                        tellers.add(teller)
+                        references[one.archive_id] |= references_of([one], run_id)
+            archives = history.archives_by_id([*names, *references, *tellers])
             lack = history.lack(self.snapshot)
             is_partial = (
                 options is not None

@@ -29,7 +29,7 @@ from pybak.problems import DAMAGED, NO_MATCH, NOT_FOUND, UNSUPPORTED, Problem
 from pybak.restore.hard_links import FirstNames, Unusable
 from pybak.restore.items import Folder, Item
 from pybak.restore.names import flaw_of, path_of
-from pybak.restore.owners import FindOwner
+from pybak.restore.owners import FindOwner, OwnerNames
 from pybak.restore.select import Selector
 from pybak.restore.snapshot import Reference, Share
 from pybak.units import format_size
@@ -74,17 +74,19 @@ def choose(
     *,
     is_root: bool,
     share: Share | None = None,
+    owners: Mapping[str, OwnerNames] | None = None,
 ) -> Chosen:
     """Pick what `selector` wants, of all members or of what `share` takes.
 
-    `find_owner` gives the ids that an owner means here.
+    `find_owner` gives the ids that an owner means here; `owners` are what ids meant to the runs
+    that told of references.
     """
     names = share.names if share is not None else None
     picker = _Picker(listing, selector, find_owner, is_root=is_root, names=names)
     for number, listed in enumerate(listing.members):
         picker.add(number, listed)
     if share is not None and share.references:
-        picker.add_references(listing.members, share.references)
+        picker.add_references(listing.members, share.references, owners or {})
     picker.report_missing(listing.missing)
     if names is None:
         picker.report_elsewhere(listing)
@@ -168,7 +170,10 @@ class _Picker:
         return path
 
     def add_references(
-        self, members: Iterable[Listed], references: Mapping[bytes, Reference]
+        self,
+        members: Iterable[Listed],
+        references: Mapping[bytes, Reference],
+        owners: Mapping[str, OwnerNames],
     ) -> None:
         """Take the contents of members for files that are called otherwise or differ otherwise."""
         by_member: dict[bytes, list[bytes]] = {}
@@ -177,7 +182,9 @@ class _Picker:
         taken = {listed.name for listed in self.taken}
         for listed in members:
             for name in by_member.get(listed.name, ()):
-                self._add_reference(_as_named(listed, name, references[name]))
+                one = references[name]
+                told = owners.get(one.told_by, OwnerNames())
+                self._add_reference(_as_named(listed, name, one, told))
             if listed.name in by_member and listed.name not in taken:
                 self.taken.append(listed)
 
@@ -278,14 +285,14 @@ class _Picker:
         return [*self._first_names.settle(items), *self._copies.values()]
 
 
-def _as_named(listed: Listed, name: bytes, reference: Reference) -> Listed:
+def _as_named(listed: Listed, name: bytes, reference: Reference, told: OwnerNames) -> Listed:
     """Give a member as a file of another name, and with what else is known of that."""
     uid, gid = reference.uid, reference.gid
     return msgspec.structs.replace(
         listed, name=name, mtime_ns=bounded_time(reference.mtime_ns), precision=1,
         mode=reference.mode & 0o7777, uid=uid, gid=gid,
-        user=listed.user if listed.uid == uid else "",
-        group=listed.group if listed.gid == gid else "",
+        user=told.users.get(uid) or (listed.user if listed.uid == uid else ""),
+        group=told.groups.get(gid) or (listed.group if listed.gid == gid else ""),
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from pybak.restore.authentic import authenticate, wrapped_volumes
 from pybak.restore.choose import Chosen, choose, unmatched
 from pybak.restore.delete import of_partial, why_incomplete
 from pybak.restore.items import Item, Job, write_index
-from pybak.restore.owners import FindOwner
+from pybak.restore.owners import FindOwner, OwnerNames
 from pybak.restore.select import Selector
 from pybak.restore.snapshot import Share, folders_among, wanted_of
 from pybak.units import format_count
@@ -158,6 +158,8 @@ class _Gatherer:
         self._lost: list[tuple[frozenset[bytes], PyBakError]] = []
         self._unpacked = self._stored = self._members = 0
         self._is_unlocked = False
+        self._owners: dict[str, OwnerNames] = {}
+        self._authentic: set[tuple[bytes, ...]] = set()
 
     @cached_property
     def _folders(self) -> frozenset[bytes]:
@@ -192,15 +194,46 @@ class _Gatherer:
                 raise
             self._lost.append((names, error))
 
+    def _learn_owners(self, share: Share) -> None:
+        """Read what ids meant to the runs that told of the references to an archive."""
+        for run_id in {one.told_by for one in share.references.values()}:
+            if run_id and run_id not in self._owners:
+                found = (one for one in self._shares if one.run_id == run_id and one.volumes)
+                self._owners[run_id] = self._owners_told(next(found, None))
+
+    def _owners_told(self, share: Share | None) -> OwnerNames:
+        question = self._question
+        try:
+            if share is not None:
+                with open_archive(share.volumes, password=question.password) as archive:
+                    listing = archive.listing(question.limits, frozenset())
+                    check_origin(share, archive, listing)
+                    if question.work_dir is not None:
+                        self._authenticate(share, archive)
+                    return OwnerNames(listing.users, listing.groups)
+        except (ArchiveError, StorageError, PlanError):
+            pass  # their numbers are known all the same
+        return OwnerNames()
+
+    def _authenticate(self, share: Share, archive: Archive) -> None:
+        if share.volumes in self._authentic:
+            return
+        authenticate(
+            wrapped_volumes(archive.source), workers=os.cpu_count() or 1,
+            should_stop=self._question.should_stop,
+        )  # fmt: skip
+        self._authentic.add(share.volumes)
+
     def _open(self, number: int, share: Share) -> None:
         question = self._question
+        self._learn_owners(share)
         with open_archive(share.volumes, password=question.password) as archive:
             listing = archive.listing(question.limits, share.members)
             check_origin(share, archive, listing)
             self._problems += _without_manifest(share, archive, listing)
             chosen = choose(
                 listing, self._selector, question.find_owner,
-                is_root=os.geteuid() == 0, share=share,
+                is_root=os.geteuid() == 0, share=share, owners=self._owners,
             )  # fmt: skip
             # Empty files are never encrypted: they say nothing about whether anything can be read.
             if listing.encrypted and not any(
@@ -216,10 +249,7 @@ class _Gatherer:
             )
             if question.work_dir is not None:
                 if chosen.items or chosen.failed or chosen.skipped or question.is_tidying:
-                    sealed = wrapped_volumes(archive.source)
-                    authenticate(
-                        sealed, workers=os.cpu_count() or 1, should_stop=question.should_stop
-                    )
+                    self._authenticate(share, archive)
                 path = question.work_dir / f"restore-index-{number:04d}"
                 job = msgspec.structs.replace(job, index_file=write_index(path, archive))
             self._is_unlocked = self._is_unlocked or (

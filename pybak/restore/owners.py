@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from pybak.formats.listing import Listed
 
@@ -13,6 +13,14 @@ NUMBER: Final = "number"
 NAME: Final = "name"
 NONE: Final = "none"
 OWNERS: Final = (AUTO, NUMBER, NAME, NONE)
+
+
+class OwnerNames(NamedTuple):
+    """What the ids of users and of groups meant to a run."""
+
+    users: Mapping[int, str] = {}
+    groups: Mapping[int, str] = {}
+
 
 FindOwner = Callable[[Listed], tuple[int, int]]
 """Gives the user and group id that a member's owner means here; -1 for unknown."""

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class Reference(NamedTuple):
     """A file of which an archive holds the content alone, as the one of `member`.
 
-    `mtime_ns` counts from 1970; `mode` holds permission bits.
+    `mtime_ns` counts from 1970; `mode` holds permission bits. `told_by` is the run whose archive
+    tells of it and knows its owner's name, where someone asked for that.
     """
 
     member: bytes
@@ -34,6 +35,7 @@ class Reference(NamedTuple):
     mode: int
     uid: int
     gid: int
+    told_by: str = ""
 
 
 class Share(NamedTuple):
@@ -83,10 +85,10 @@ def whole(archive: VolumeSet | Path) -> Share:
     return Share(os.fsdecode(archive.base), tuple(map(absolute, archive.paths)))
 
 
-def references_of(versions: Iterable[Version]) -> dict[bytes, Reference]:
+def references_of(versions: Iterable[Version], told_by: str = "") -> dict[bytes, Reference]:
     """Give by name those of some versions that have only their content in the archive."""
     return {
-        one.path: Reference(one.member, one.mtime_ns, one.mode, one.uid, one.gid)
+        one.path: Reference(one.member, one.mtime_ns, one.mode, one.uid, one.gid, told_by)
         for one in versions
         if one.member is not None
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import grp
 import io
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +27,7 @@ from pybak.catalog.failures import CatalogError
 from pybak.catalog.lookup import members_of_archive
 from pybak.entries import FILE
 from pybak.formats.manifest import WITH_REFERENCES
+from pybak.restore import owners
 from pybak.restore.ask import ask
 from pybak.restore.select import Selector
 from pybak.restore.stream import restore_to_stream
@@ -330,6 +334,56 @@ def test_single_files_are_found_by_their_new_names(job: Job) -> None:
     assert (report.files.restored, report.exit_code) == (0, 3)
     report, folder = job.restore(exclude=["moved"])
     assert sorted(path.name for path in folder.rglob("*")) == ["0", "3", "old"]
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("kind", ["zip", "aes", "tar.zst", "wrapped"])
+@pytest.mark.parametrize("what", ["alone", "with others", "later", "consolidated", "rebuilt"])
+def test_owners_of_references_come_back_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
+) -> None:
+    """Of files that were given away, and of copies, on a machine with other numbers (case 21)."""
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name=f"u{uid}"))
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: SimpleNamespace(gr_name=f"g{gid}"))
+    job = with_files(Job(tmp_path / "job"))
+    how = FORMATS.get(kind, {"format": "tar.gz", "password": b"secret"})
+    password = how.get("password")
+    run(job, "full", **how)
+    os.chown(job.source / "old" / "0", 71, 72)
+    shutil.copy(job.source / "old" / "1", job.source / "copied")
+    os.chown(job.source / "copied", 73, 74)
+    if what != "alone":
+        (job.source / "more").write_bytes(b"more")
+    assert files_in(run(job, **how)) <= {"docs/more"}
+    if what in ("later", "consolidated"):
+        (job.source / "later").write_bytes(b"later")
+        run(job, **how)
+    if what == "consolidated":
+        report = job.prune(keep_last=1, consolidate=True, password=password)
+        assert report.status == "success"
+    if what == "rebuilt":
+        assert rebuild(job.url, job.store, password=password).status == "success"
+    monkeypatch.setattr(owners, "_user_id", lambda name: 1000 + int(name[1:]))
+    monkeypatch.setattr(owners, "_group_id", lambda name: 2000 + int(name[1:]))
+    for include in ([], ["docs/old/0", "docs/copied"]):
+        restored, found = job.restore(owner="name", include=include, password=password)
+        assert restored.status == "success", restored
+        given, copied = (found / "old" / "0").stat(), (found / "copied").stat()
+        assert (given.st_uid, given.st_gid) == (1071, 2072)
+        assert (copied.st_uid, copied.st_gid) == (1073, 2074)
+
+
+@pytest.mark.needs_root
+def test_owners_of_references_come_back_by_number_where_no_name_is_known(job: Job) -> None:
+    """As where the archive is gone that told of them, and nothing else (case 21)."""
+    run(job, "full")
+    os.chown(job.source / "old" / "0", 71, 72)
+    done = run(job)
+    Path(done.report.archive).unlink()
+    report, found = job.restore(owner="name", include=["docs/old/0"])
+    assert report.exit_code == 0, report
+    status = (found / "old" / "0").stat()
+    assert (status.st_uid, status.st_gid) == (71, 72)
 
 
 def test_old_versions_stay_what_they_were(job: Job) -> None:
