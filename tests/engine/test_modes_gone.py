@@ -168,10 +168,10 @@ def test_a_file_that_fails_in_every_run_makes_no_archive_in_every_run(
 
     real = read_source._open
 
-    def closed(path: bytes) -> int:
+    def closed(path: bytes, folder_fd: int | None) -> int:
         if path.endswith(b"/secret"):
             raise PermissionError(13, "Permission denied")
-        return real(path)
+        return real(path, folder_fd)
 
     monkeypatch.setattr(read_source, "_open", closed)
     (tree / "secret").write_bytes(b"secret")
