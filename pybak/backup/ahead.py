@@ -11,17 +11,20 @@ import os
 import pickle
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from pybak.backup.discover import Discovery, discover
 from pybak.backup.filter import Filtered, filter_entries
+from pybak.backup.markers import IGNORE_FILE, IgnoreChain, ignored_by, marked, with_ignore_file
+from pybak.backup.open_folder import open_folder
 from pybak.backup.plan import BackupPlan, PlanOrder, plan_backup
 from pybak.backup.rules import Rules
 from pybak.entries import Root
-from pybak.errors import Interrupted
+from pybak.errors import Interrupted, PlanError
 from pybak.staging import is_cancelled
 from pybak.workers.ahead import CallAhead
 
@@ -146,16 +149,73 @@ def _planned(walk: Walk, found: Discovery) -> Made:
         return Made(found)
 
 
-def is_large(roots: Iterable[Root], *, entries: int) -> bool:
-    """Whether there are so many entries below the roots, whatever a run takes of them."""
-    stack = [root.source for root in roots]
-    seen = 0
-    while stack:
-        with contextlib.suppress(OSError), os.scandir(stack.pop()) as found:
-            for item in found:
-                seen += 1
-                if item.is_dir(follow_symlinks=False):
-                    stack.append(item.path)
-                if seen >= entries:
-                    return True
+def is_large(roots: Iterable[Root], rules: Rules, *, entries: int) -> bool:
+    """Whether there are so many entries where the walk will look, whatever a run takes of them.
+
+    What the walk keeps out of is not opened, lest a mount there never answers.
+    """
+    left = entries
+    for root in roots:
+        with contextlib.suppress(OSError):
+            info = os.lstat(root.source)
+            top = _Folder(b"", info.st_dev, info.st_ino)
+            left -= _count(root, top, rules, left)
+        if left <= 0:
+            return True
     return False
+
+
+class _Folder(NamedTuple):
+    """A folder of a root, and the ignore files in force."""
+
+    path: bytes
+    device: int
+    inode: int
+    chain: IgnoreChain = ()
+
+
+def _count(root: Root, top: _Folder, rules: Rules, most: int) -> int:
+    """Count what is below `top`, the folder of a root, until it is `most`."""
+    stack = [top]
+    seen = 0
+    while stack and seen < most:
+        folder = stack.pop()
+        with contextlib.suppress(OSError):
+            fd = open_folder(root.source, folder.path, folder.device, folder.inode)
+            try:
+                with os.scandir(fd) as found:
+                    listing = list(islice(found, most - seen))
+                seen += len(listing)
+                if seen < most:
+                    stack += _folders(root, top.device, rules, folder, fd, listing)
+            finally:
+                os.close(fd)
+    return seen
+
+
+def _folders(
+    root: Root, device: int, rules: Rules, above: _Folder, fd: int, listing: list[os.DirEntry[str]]
+) -> Iterator[_Folder]:
+    """Give those folders of a listing that the walk will enter."""
+    path, _, _, chain = above
+    folders = [item for item in listing if item.is_dir(follow_symlinks=False)]
+    if folders and rules.use_markers:
+        names = {item.name for item in listing}
+        found = marked(fd, names) if path else None
+        if found is not None:
+            folders = [item for item in folders if item.name in found[0]]
+        elif IGNORE_FILE in names:
+            with contextlib.suppress(OSError, PlanError):  # told by the walk
+                chain = with_ignore_file(fd, root.disk_path(path), path, chain)
+    prefix = path + b"/" if path else b""
+    for item in folders:
+        child = prefix + os.fsencode(item.name)
+        hit = rules.exclude.last_match(os.fsdecode(child) + "/")
+        if rules.exclude.takes[hit] if hit >= 0 else ignored_by(child, chain, "/"):
+            continue
+        with contextlib.suppress(OSError):
+            info = item.stat(follow_symlinks=False)
+            if (info.st_dev, info.st_ino) not in rules.left_out and (
+                not rules.one_file_system or info.st_dev == device
+            ):
+                yield _Folder(child, info.st_dev, info.st_ino, chain)

@@ -25,13 +25,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from pybak.backup.gitignore import Patterns
 from pybak.backup.markers import (
     IGNORE_FILE,
     MARKERS,
-    ignore_file_patterns,
+    IgnoreChain,
     ignore_file_problem,
+    ignored_by,
     marked,
+    with_ignore_file,
 )
 from pybak.backup.open_folder import open_folder
 from pybak.backup.rules import (
@@ -79,9 +80,6 @@ KINDS: Final = {
 
 _NAME: Final = attrgetter("name")
 _ENCODING: Final = sys.getfilesystemencoding()
-
-_Chain = tuple[tuple[int, Patterns], ...]
-"""The ignore files in force, nearest first: where paths below their folder begin, patterns."""
 
 
 class Discovery(msgspec.Struct, frozen=True):
@@ -178,7 +176,7 @@ class _Walk:
             add(first)
             return
         scope = _Scope(index, root, first.device, hidden)
-        stack: list[tuple[Entry, _Chain]] = [(first, ())]
+        stack: list[tuple[Entry, IgnoreChain]] = [(first, ())]
         while stack:
             folder, chain = stack.pop()
             yield from self._walk_folder(scope, folder, chain, stack, add)
@@ -189,8 +187,8 @@ class _Walk:
         self,
         scope: _Scope,
         folder: Entry,
-        chain: _Chain,
-        stack: list[tuple[Entry, _Chain]],
+        chain: IgnoreChain,
+        stack: list[tuple[Entry, IgnoreChain]],
         add: Callable[[Entry], None],
     ) -> Iterator[Problem]:
         """Write a folder and what it holds but its folders, which go onto the stack."""
@@ -234,7 +232,7 @@ class _Walk:
                     listing = [item for item in listing if item.name in kept]
                 if kept is None and IGNORE_FILE in distinct:
                     try:
-                        chain = _with_ignore_file(fd, disk, path, chain)
+                        chain = with_ignore_file(fd, disk, path, chain)
                     except (OSError, PlanError) as error:
                         yield ignore_file_problem(disk, error)
             yield from self._walk_listing(scope, path, listing, chain, stack, add)
@@ -246,8 +244,8 @@ class _Walk:
         scope: _Scope,
         path: bytes,
         listing: list[os.DirEntry[str]],
-        chain: _Chain,
-        stack: list[tuple[Entry, _Chain]],
+        chain: IgnoreChain,
+        stack: list[tuple[Entry, IgnoreChain]],
         add: Callable[[Entry], None],
     ) -> Iterator[Problem]:
         """Look at everything in a folder; `listing` is in reverse order and used up.
@@ -260,7 +258,7 @@ class _Walk:
         names = "\0".join([item.name for item in listing])
         raw_names = names.encode(_ENCODING, "surrogateescape").split(b"\0")
         prefix = path + b"/" if path else b""
-        folders: list[tuple[Entry, _Chain]] = []
+        folders: list[tuple[Entry, IgnoreChain]] = []
         files = total_bytes = 0
         while listing:
             item = listing.pop()
@@ -338,28 +336,20 @@ class _Walk:
             self.excluded[reason] += 1
         return kept
 
-    def _ignored(self, path: bytes, kind: str, chain: _Chain) -> bool:
+    def _ignored(self, path: bytes, kind: str, chain: IgnoreChain) -> bool:
         """Whether an ignore file leaves `path` out; counts it.
 
-        Options come first, then the nearest file that has a pattern for it, as in git.
+        Options come first, as in git.
         """
         end = "/" if kind == FOLDER else ""
         exclude = self._rules.exclude
         if exclude and exclude.last_match(os.fsdecode(path) + end) >= 0:
             return False
-        for start, patterns in chain:
-            hit = patterns.last_match(os.fsdecode(path[start:]) + end)
-            if hit >= 0:
-                if patterns.takes[hit]:
-                    self.excluded[pattern_reason(patterns.texts[hit], IGNORE_FILE)] += 1
-                return patterns.takes[hit]
-        return False
-
-
-def _with_ignore_file(fd: int, disk: bytes, path: bytes, chain: _Chain) -> _Chain:
-    patterns = ignore_file_patterns(fd, disk)
-    start = len(path) + 1 if path else 0
-    return ((start, patterns), *chain) if patterns else chain
+        pattern = ignored_by(path, chain, end)
+        if pattern is None:
+            return False
+        self.excluded[pattern_reason(pattern, IGNORE_FILE)] += 1
+        return True
 
 
 def _held_elsewhere(roots: Sequence[Root]) -> dict[int, frozenset[bytes]]:

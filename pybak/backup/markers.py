@@ -20,6 +20,9 @@ CACHE_SIGNATURE: Final = b"Signature: 8a477f597d28d172789f06886806bc55"
 """What a `CACHE_TAG` starts with (https://bford.info/cachedir/)."""
 MARKERS: Final = frozenset({IGNORE_FILE, NO_BACKUP, CACHE_TAG})
 
+IgnoreChain = tuple[tuple[int, Patterns], ...]
+"""The ignore files in force, nearest first: where paths below their folder begin, patterns."""
+
 
 def marked(fd: int, names: set[str]) -> tuple[set[str], str] | None:
     """Give those of its `names` that the folder `fd` keeps, and the marker that says so.
@@ -50,12 +53,26 @@ def _is_cache_tag(fd: int) -> bool:
             return False
 
 
-def ignore_file_patterns(fd: int, disk: bytes) -> Patterns:
-    """Read the ignore file of the folder `fd`, which lies at `disk`.
+def with_ignore_file(fd: int, disk: bytes, path: bytes, chain: IgnoreChain) -> IgnoreChain:
+    """Put the ignore file of the folder `fd` in front; it lies at `disk`, and `path` in its root.
 
     Raises OSError if it can't be read, and PlanError, which quotes it, for what is no pattern.
     """
-    return Patterns.of_file(_read_ignore_file(fd), _ignore_file(disk))
+    patterns = Patterns.of_file(_read_ignore_file(fd), _ignore_file(disk))
+    start = len(path) + 1 if path else 0
+    return ((start, patterns), *chain) if patterns else chain
+
+
+def ignored_by(path: bytes, chain: IgnoreChain, end: str = "") -> str | None:
+    """Give the pattern that leaves `path` out, None if none does; `end` is a folder's slash.
+
+    The nearest file that has a pattern for it decides, as in git.
+    """
+    for start, patterns in chain:
+        hit = patterns.last_match(os.fsdecode(path[start:]) + end)
+        if hit >= 0:
+            return patterns.texts[hit] if patterns.takes[hit] else None
+    return None
 
 
 def _read_ignore_file(fd: int) -> bytes:

@@ -144,7 +144,7 @@ class BackupRun(Stoppable):
         """
         if self._share.workers == 1 or not self._share.helpers_fit:
             return False
-        if is_large(self.roots, entries=_WORTH_WALKING_AHEAD):
+        if is_large(self.roots, self._rules, entries=_WORTH_WALKING_AHEAD):
             walk = self._walk
             is_whole = is_first or self.options.mode == FULL
             if is_whole and self._shipment is None:

@@ -16,6 +16,8 @@ from pybak.backup import ahead
 from pybak.backup import run as run_module
 from pybak.backup.ahead import WalkAhead, is_large
 from pybak.backup.discover import Discovery
+from pybak.backup.markers import CACHE_SIGNATURE
+from pybak.backup.rules import Rules
 from pybak.backup.run import BackupRun
 from pybak.catalog.locks import is_locked, job_lock
 from pybak.entries import read_entries
@@ -85,14 +87,96 @@ def test_little_is_not_walked_ahead(source: Path, tmp_path: Path) -> None:
     with new_run(source / "d1") as run:
         assert not run.begin_ahead()
     with new_run(source) as run:
-        assert is_large(run.roots, entries=31)
-        assert not is_large(run.roots, entries=32)
+        assert is_large(run.roots, run._rules, entries=31)
+        assert not is_large(run.roots, run._rules, entries=32)
     with BackupRun(
         [str(source)], output=str(tmp_path / "a.zip"), to=None, job=None,
         options=BackupOptions(workers=1),
     ) as run:  # fmt: skip
         assert not run.begin_ahead(), "no second core"
-    assert not is_large([], entries=1)
+    assert not is_large([], Rules.build(), entries=1)
+
+
+def _in_a_folder(source: Path, marker: str, content: str) -> Path:
+    """Put the folders into one, and a marker somewhere; give that folder."""
+    folder = source.parent / "top" / "dead"
+    folder.parent.mkdir()
+    source.rename(folder)
+    (folder.parent / marker).write_text(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("marker", "content", "options"),
+    [
+        ("file", "", {"exclude": ["dead/"]}),
+        ("file", "", {"exclude": ["!d1/", "/dead/d*/"]}),
+        (".pybakignore", "dead/d*/", {}),
+        ("dead/.pybakignore", "/*/", {"exclude": ["*.tmp"]}),
+        ("dead/.nobackup", "", {}),
+        ("dead/CACHEDIR.TAG", CACHE_SIGNATURE.decode(), {}),
+    ],
+)
+def test_nothing_is_counted_where_the_walk_will_not_look(
+    source: Path, monkeypatch: pytest.MonkeyPatch, marker: str, content: str, options: Any
+) -> None:
+    """A mount there may never answer."""
+    folder = _in_a_folder(source, marker, content)
+    opened: list[Any] = []
+    real = os.open
+    with new_run(folder.parent, **options) as run, monkeypatch.context() as patch:
+        patch.setattr(os, "open", lambda path, *a, **k: opened.append(path) or real(path, *a, **k))
+        assert not run.begin_ahead()
+    assert os.fsencode(folder.parent) in opened
+    assert os.fsencode(folder / "d1") not in opened
+
+
+@pytest.mark.parametrize(
+    ("marker", "content", "options"),
+    [
+        (".pybakignore", "dead/", {"exclude": ["!dead/"]}),
+        (".pybakignore", "[abc", {}),
+        ("dead/.nobackup", "", {"ignore_markers": True}),
+        ("dead/CACHEDIR.TAG", "no signature", {}),
+        (".nobackup", "", {}),
+    ],
+)
+def test_all_is_counted_where_the_walk_will_look(
+    source: Path, marker: str, content: str, options: Any
+) -> None:
+    folder = _in_a_folder(source, marker, content)
+    with new_run(folder.parent, **options) as run:
+        assert run.begin_ahead()
+
+
+def test_its_own_files_are_not_counted(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYBAK_HOME", str(_in_a_folder(source, "file", "")))
+    with new_run(source.parent / "top") as run:
+        assert not run.begin_ahead()
+
+
+def test_another_device_is_not_counted_on_one_file_system(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a mount: the root's device is told wrong."""
+    real = os.lstat
+
+    def elsewhere(path: bytes) -> os.stat_result:
+        info = real(path)
+        return os.stat_result((*info[:2], info.st_dev + 1, *info[3:]))
+
+    with new_run(source, one_file_system=True) as run, monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", elsewhere)
+        assert not run.begin_ahead()
+        assert is_large(run.roots, run._rules, entries=10)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOATIME"), reason="only Linux has O_NOATIME")
+def test_access_times_of_folders_stay_when_they_are_counted(source: Path) -> None:
+    os.utime(source / "d1", ns=(1, 2))
+    with new_run(source) as run:
+        assert not is_large(run.roots, run._rules, entries=32)
+    assert os.stat(source / "d1").st_atime_ns == 1
 
 
 def _without_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
