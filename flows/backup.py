@@ -11,7 +11,8 @@ in the Prefect UI.
 if __name__ == "__main__":
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command listens, Ctrl-C just ends it
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command listens, Ctrl-C ends it
     # The command starts a Prefect server before Prefect itself is imported, and imports this
     # module by its name, so that workers find its tasks by reference.
     from flows.support.commands import backup_command

@@ -11,7 +11,8 @@ A Prefect flow and a command, like `flows/backup.py`.
 if __name__ == "__main__":
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command listens, Ctrl-C just ends it
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command listens, Ctrl-C ends it
     from flows.support.commands import restore_command
     from flows.support.session import leave
 

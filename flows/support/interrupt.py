@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP end a run cleanly: they leave a mark that batches look for.
 
-Prefect's own handling ends the run as crashed, after running tasks are done or killed.
+Prefect's own handling ends the run as crashed, after running tasks are done or killed. A signal
+that whoever started this has it ignore, as nohup does, stays ignored.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def stop_at_once_on_signal() -> None:
             raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
+        for number in _heeded():
             signal.signal(number, handle)
 
 
@@ -60,7 +61,7 @@ def stop_on_signal(on_stop: Callable[[], None]) -> Iterator[None]:
         _asked = _is_due
         if _again is not None:  # it would count as a second one
             _again.cancel()
-        before = {number: signal.signal(number, _handle) for number in _SIGNALS}
+        before = {number: signal.signal(number, _handle) for number in _heeded()}
     _open.append(on_stop)
     try:
         if _asked:
@@ -70,6 +71,10 @@ def stop_on_signal(on_stop: Callable[[], None]) -> Iterator[None]:
         _open.pop()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _heeded() -> list[signal.Signals]:
+    return [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:

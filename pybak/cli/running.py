@@ -20,7 +20,8 @@ def main(command: click.Command, argv: Sequence[str] | None = None) -> int:
     """Run `command` on `argv` (the process's own without it) and give the exit code."""
     collect_seldom()
     with contextlib.suppress(ValueError):  # not in the main thread: whoever is there decides
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     words = list(sys.argv[1:] if argv is None else argv)
     options = words[: words.index("--")] if "--" in words else words
     view = View(json="--json" in options, quiet="--quiet" in options, debug="--debug" in options)

@@ -131,6 +131,20 @@ def test_a_request_to_stop_while_prefect_starts_ends_all_too(
     assert os.listdir(out) == ["earlier.zip"]
 
 
+def test_signals_that_are_ignored_at_the_start_stop_nothing(
+    src: Path, out: Path, run_command: Commands
+) -> None:
+    """As nohup has it, and the shell for what a script starts in the background."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'trap "" HUP INT; exec "$@"', "-",
+         sys.executable, PROJECT / "flows/backup.py", src / "00", "--to", out,
+         "--before", "kill -HUP $PPID; kill -INT $PPID"],
+        env=run_command.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done
+    assert len(os.listdir(out)) == 2
+
+
 def test_an_ad_hoc_run_that_is_stopped_takes_its_server_along(
     src: Path, out: Path, run_command: Commands, ours: Callable[[], list[Any]]
 ) -> None:

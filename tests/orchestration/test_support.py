@@ -28,7 +28,7 @@ from waiting import wait_for
 
 import tasks.email_report as email_report_module
 from flows.support import cluster, fan_out, record, resolved, server, session, states
-from flows.support.interrupt import stop_on_signal
+from flows.support.interrupt import stop_at_once_on_signal, stop_on_signal
 from flows.support.screen import Screen
 from pybak.cli import View
 from pybak.errors import ExitCode, Interrupted, PlanError, StorageError
@@ -316,6 +316,24 @@ def test_a_signal_to_stop_is_heard_and_the_old_handlers_come_back(number: int) -
         os.kill(os.getpid(), number)
     assert asked == [1]
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_ignored_stays_ignored(number: int) -> None:
+    """As nohup has it, and the shell for what a script starts in the background."""
+    asked: list[int] = []
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(number, signal.SIG_IGN)
+        stop_at_once_on_signal()
+        assert signal.getsignal(number) == signal.SIG_IGN
+        with stop_on_signal(lambda: asked.append(1)):
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert asked == []
 
 
 def test_blocks_inside_each_other_all_hear_of_a_signal_also_one_that_begins_later() -> None:
