@@ -45,6 +45,11 @@ def stop_at_once_on_signal() -> None:
             signal.signal(number, handle)
 
 
+def is_due() -> bool:
+    """Whether a signal to stop came while there was no run to end cleanly."""
+    return _is_due
+
+
 @contextmanager
 def stop_on_signal(on_stop: Callable[[], None]) -> Iterator[None]:
     """Call `on_stop` at the first signal to stop; a second SIGINT interrupts for good.

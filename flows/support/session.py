@@ -12,11 +12,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from flows.support import environment
-from flows.support.interrupt import stop_at_once_on_signal
+from flows.support.interrupt import is_due, stop_at_once_on_signal
 from flows.support.screen import Screen
 from flows.support.server import TemporaryServer, find_server
 from pybak.cli import View
-from pybak.errors import PyBakError
+from pybak.errors import Interrupted, PyBakError
 from pybak.home import home
 from pybak.progress_line import ProgressLine
 
@@ -46,7 +46,7 @@ def run_flow(
     line = ProgressLine(enabled=not (view.quiet or view.json or view.debug))
     screen = Screen(line, quiet=view.quiet)
     screen.show()
-    with screen, prefect_server(debug=view.debug) as server:
+    with heeding_signals(), screen, prefect_server(debug=view.debug) as server:
         screen.phase(STARTING)
         flow = load()
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -60,6 +60,20 @@ def run_flow(
         report = report_of(state)
         tidy(server)
     return report
+
+
+@contextmanager
+def heeding_signals() -> Iterator[None]:
+    """Raise Interrupted instead of an error that nobody expects, once a signal to stop has come.
+
+    Pydantic makes an error of its own of what is raised while it calls back into Prefect.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_due() or (isinstance(error, PyBakError) and not isinstance(error, FlowError)):
+            raise
+        raise Interrupted("interrupted") from error
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from flows.support.screen import Screen
 from flows.support.session import (
     STARTING,
     drain,
+    heeding_signals,
     marked,
     prefect_server,
     report_of,
@@ -47,7 +48,7 @@ def watch_flow(
     """
     stop_at_once_on_signal()
     problem = ""
-    with prefect_server(debug=view.debug) as server:
+    with heeding_signals(), prefect_server(debug=view.debug) as server:
         with _screen(view) as screen:
             screen.phase(STARTING)
             flow = load()
@@ -60,6 +61,7 @@ def watch_flow(
                 begun = time.monotonic()
                 try:
                     with (
+                        heeding_signals(),
                         _screen(view),
                         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
                         marked(server),

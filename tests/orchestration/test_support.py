@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,10 +24,11 @@ from hypothesis import strategies as st
 from prefect.client.schemas.objects import State
 from prefect.logging import disable_run_logger
 from prefect.states import Completed
+from pydantic import BaseModel, model_serializer
 from waiting import wait_for
 
 import tasks.email_report as email_report_module
-from flows.support import cluster, fan_out, record, resolved, server, session, states
+from flows.support import cluster, fan_out, interrupt, record, resolved, server, session, states
 from flows.support.interrupt import stop_at_once_on_signal, stop_on_signal
 from flows.support.screen import Screen
 from pybak.cli import View
@@ -318,22 +319,50 @@ def test_a_signal_to_stop_is_heard_and_the_old_handlers_come_back(number: int) -
     assert signal.getsignal(number) is before
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Put the handlers of signals to stop back in the end."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_that_is_ignored_stays_ignored(number: int) -> None:
+def test_a_signal_that_is_ignored_stays_ignored(handlers: None, number: int) -> None:
     """As nohup has it, and the shell for what a script starts in the background."""
     asked: list[int] = []
-    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        signal.signal(number, signal.SIG_IGN)
-        stop_at_once_on_signal()
-        assert signal.getsignal(number) == signal.SIG_IGN
-        with stop_on_signal(lambda: asked.append(1)):
-            os.kill(os.getpid(), number)
-        assert signal.getsignal(number) == signal.SIG_IGN
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+    signal.signal(number, signal.SIG_IGN)
+    stop_at_once_on_signal()
+    assert signal.getsignal(number) == signal.SIG_IGN
+    with stop_on_signal(lambda: asked.append(1)):
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == signal.SIG_IGN
     assert asked == []
+
+
+class Setting(BaseModel):
+    @model_serializer
+    def interrupted(self) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "never"
+
+
+@pytest.mark.parametrize("is_swallowed", [False, True])
+def test_a_signal_that_pydantic_makes_an_error_of_interrupts(
+    handlers: None, monkeypatch: pytest.MonkeyPatch, is_swallowed: bool
+) -> None:
+    """Prefect may also make a failed run of that error."""
+
+    def flow(**_: object) -> State[Any]:
+        with suppress(Exception) if is_swallowed else nullcontext():
+            Setting().model_dump()
+        return Completed(message="a copy")
+
+    monkeypatch.setattr(session, "prefect_server", lambda **_: nullcontext())
+    monkeypatch.setattr(interrupt, "_is_due", False)
+    with pytest.raises(Interrupted, match="interrupted"):
+        session.run_flow(lambda: flow, {}, View(quiet=True, json=False, debug=False))
 
 
 def test_blocks_inside_each_other_all_hear_of_a_signal_also_one_that_begins_later() -> None:
