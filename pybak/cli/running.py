@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pybak.garbage import collect_seldom
 
 def main(command: click.Command, argv: Sequence[str] | None = None) -> int:
     """Run `command` on `argv` (the process's own without it) and give the exit code."""
+    _open_standard_descriptors()
     collect_seldom()
     with contextlib.suppress(ValueError):  # not in the main thread: whoever is there decides
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
@@ -26,6 +28,22 @@ def main(command: click.Command, argv: Sequence[str] | None = None) -> int:
     options = words[: words.index("--")] if "--" in words else words
     view = View(json="--json" in options, quiet="--quiet" in options, debug="--debug" in options)
     return run_guarded(lambda: _run(command, words), command=command.name or "backup", view=view)
+
+
+def _open_standard_descriptors() -> None:
+    """Put /dev/null where stdin, stdout or stderr is closed.
+
+    Files and sockets of ours would get their numbers, which mean something else to child processes.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+    if sys.stderr is None:  # stdout stays none, which `binary_stdout` tells
+        with contextlib.suppress(OSError):
+            sys.stderr = os.fdopen(2, "w", errors="backslashreplace", closefd=False)
 
 
 def _run(command: click.Command, words: list[str]) -> int:

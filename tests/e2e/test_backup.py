@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from backing_up import MANIFEST, judge, snapshot, unpack
-from commands import PROJECT, Commands, Finished
+from commands import PROJECT, TIMEOUT_SECONDS, Commands, Finished
 from waiting import shared
 
 from pybak.backup.markers import CACHE_SIGNATURE
@@ -428,6 +428,20 @@ def test_a_single_file_and_root_relative_names(tmp_path: Path, run_command: Comm
     assert (done.rc, done.stdout + done.stderr) == (0, ""), done
     with zipfile.ZipFile(tmp_path / "a/b/x.zip") as archive:
         assert [n for n in archive.namelist() if n != "b/"] == ["f", MANIFEST]
+
+
+def test_a_backup_needs_no_stderr(tmp_path: Path, run_command: Commands) -> None:
+    """Its own Prefect server gets the number of no stream that is closed."""
+    (tmp_path / "src").mkdir()
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" 2>&-', "-",
+         sys.executable, PROJECT / "flows/backup.py", "src", "-o", "a.zip"],
+        cwd=tmp_path, env=run_command.environment(server=False), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, timeout=TIMEOUT_SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done
+    assert b"Backup complete" in done.stdout
+    assert (tmp_path / "a.zip").exists()
 
 
 def test_progress_stays_off_what_is_no_terminal_and_is_seen_on_one(

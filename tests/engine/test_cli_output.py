@@ -79,6 +79,41 @@ def test_ctrl_c_is_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "pybak: interrupted\n"
 
 
+WITH_CLOSED = """
+import os, subprocess, sys
+from pybak.cli import backup_command, main
+
+def look(request):
+    with open(sys.argv[1], "w") as told:
+        print(told.fileno() > 2, *(os.fstat(fd).st_rdev == null for fd in (0, 1, 2)), file=told)
+        told.flush()
+        subprocess.run(["/bin/sh", "-c", f"exec <&0 >&1 2>&2 && echo heirs >> {sys.argv[1]}"])
+    return 0
+
+null = os.stat(os.devnull).st_rdev
+os._exit(main(backup_command(look), ["a"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("closed", "told"),
+    [
+        ("2>&-", "True False False True"),
+        ("<&- 2>&-", "True True False True"),
+        ("<&- >&- 2>&-", "True True True True"),
+    ],
+)
+def test_nothing_gets_the_number_of_a_standard_stream_that_is_closed(
+    tmp_path: Path, closed: str, told: str
+) -> None:
+    subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {closed}', "-",
+         sys.executable, "-c", WITH_CLOSED, tmp_path / "told"],
+        check=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert (tmp_path / "told").read_text() == f"{told}\nheirs\n"
+
+
 def test_the_unexpected_is_one_line_and_a_traceback_only_with_debug(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
