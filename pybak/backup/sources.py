@@ -109,7 +109,7 @@ def _listed(name: str, stdin: BinaryIO | None) -> Iterator[str]:
     """Yield the sources that a list file names, byte by byte as they stand there."""
     try:
         if name == STANDARD_INPUT:
-            data = (stdin or sys.stdin.buffer).read()
+            data = (stdin or _standard_input()).read()
         else:
             data = Path(name).read_bytes()
     except (OSError, ValueError) as error:
@@ -125,6 +125,12 @@ def _listed(name: str, stdin: BinaryIO | None) -> Iterator[str]:
         if not item:
             raise PlanError(f"{name}: name {number} of this list is empty; take it out")
         yield os.fsdecode(item)
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "it is closed")
+    return sys.stdin.buffer
 
 
 def _start(cwd: bytes | None) -> bytes:

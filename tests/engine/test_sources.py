@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+import sys
 from itertools import combinations
 
 import pytest
@@ -240,6 +241,12 @@ def test_an_empty_name_in_a_nul_list_is_refused(tree, data):
 def test_an_empty_list_is_no_source(tree):
     with pytest.raises(PlanError, match="no source"):
         resolve_sources([], files_from=["-"], stdin=io.BytesIO(b"\n"))
+
+
+def test_a_standard_input_that_is_closed_is_told(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(PlanError, match=r"^-: can't read this list of sources \(it is closed\)"):
+        resolve_sources([], files_from=["-"])
 
 
 def test_a_missing_list_is_named(tree):
