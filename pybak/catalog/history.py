@@ -82,8 +82,13 @@ class History:
         return self.newest(job, mode=FULL)
 
     def at(self, job: str, moment: datetime) -> Snapshot | None:
-        """Give the newest snapshot of a job that was begun at `moment` (aware) or before."""
+        """Give the newest snapshot of a job that was begun at `moment` (aware) or before.
+
+        A whole second is its end, so that the time of a snapshot as it is shown means that one.
+        """
         when = moment.astimezone(UTC)
+        if not when.microsecond:
+            when = when.replace(microsecond=999_999)
         query = _snapshots().where(Run.job == job, col(Run.started_at) <= when)
         order = (col(Run.started_at).desc(), col(Run.seq).desc())
         return _first(self._of(query.order_by(*order).limit(1)))

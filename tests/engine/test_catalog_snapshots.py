@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from sqlmodel import col
 
 from pybak.backup.catalog_base import JobHistory
@@ -125,6 +125,17 @@ def test_a_differential_snapshot_goes_back_to_the_full_one(writer: Writer) -> No
     assert writer.holds(fourth) == {"a": 4, "b": 1, "c": 3}
     gone = writer.history.gone_since(full.seq, fourth)
     assert sorted(gone) == [b"x"]
+
+
+def test_the_time_of_a_snapshot_as_it_is_shown_means_it(writer: Writer) -> None:
+    made = writer.write([fact("a")])
+    with writer.catalog.writing() as session:
+        late = made.started_at + timedelta(microseconds=700_000)
+        session.connection().execute(update(Run).values(started_at=late))
+    found = writer.history.at("docs", late.replace(microsecond=0))
+    assert found is not None
+    assert found.run_id == made.run_id
+    assert writer.history.at("docs", late - timedelta(microseconds=1)) is None
 
 
 def test_a_snapshot_is_found_by_time_by_id_and_as_the_newest(writer: Writer) -> None:
