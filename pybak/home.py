@@ -20,6 +20,13 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
     return user_data_path("pybak")
 
 
+def can_write(folder: Path) -> bool:
+    """Whether a folder can be written, or made if it is missing."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
 def catalog_url(environ: Mapping[str, str] = os.environ) -> str:
     """Give the catalog's database URL: `PYBAK_CATALOG_URL`, or an SQLite file in the home."""
     return environ.get(CATALOG_VARIABLE) or f"sqlite:///{home(environ) / 'catalog.db'}"

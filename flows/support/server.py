@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
-from pybak.home import CATALOG_VARIABLE
+from pybak.home import CATALOG_VARIABLE, can_write
 from pybak.password import PASSWORD_VARIABLE
 from pybak.prefect_server import (
     DEFAULT_URL,
@@ -130,6 +130,9 @@ class TemporaryServer:
         deadline = time.monotonic() + _START_SECONDS
         while not is_healthy(self.url):
             if self._process.poll() is not None:
+                if not can_write(place := prefect_home(os.environ)):
+                    what = "can't be written; set PREFECT_HOME to a folder you can write"
+                    raise ServerError(f"{place}: {what}")
                 raise ServerError(f"Prefect's server did not start; see {self._log}")
             if time.monotonic() > deadline:
                 raise ServerError(

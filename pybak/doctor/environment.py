@@ -8,11 +8,12 @@ import stat
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 from typing import Final
 
 from pybak.display import printable, shell_word
 from pybak.doctor.finding import Finding, Findings, about
-from pybak.home import home
+from pybak.home import can_write, home
 
 SUBJECT: Final = "environment"
 _CLOCK_PROBLEM: Final = 60.0
@@ -63,7 +64,11 @@ def _home(found: Findings, folder: os.PathLike[str]) -> None:
     try:
         about_it = os.stat(folder)
     except FileNotFoundError:
-        found.note(f"PYBAK_HOME {shown} is not there yet", "the first run makes it")
+        if can_write(Path(folder)):
+            found.note(f"PYBAK_HOME {shown} is not there yet", "the first run makes it")
+        else:
+            what = f"PYBAK_HOME {shown} can't be made, so no history is kept"
+            found.problem(what, "set it to a folder that you can write")
         return
     except OSError as error:
         found.problem(f"PYBAK_HOME {shown}: {error.strerror}", "set it to a folder of yours")

@@ -134,7 +134,12 @@ def _first_volume(path: Path) -> Path | None:
 
 
 def make_folder(folder: Path) -> tuple[Path, ...]:
-    """Make a folder if it is missing; give those that were made. Raises StorageError."""
+    """Make a folder if it is missing; give those that were made.
+
+    Raises StorageError, PlanError for a file.
+    """
+    if folder.is_file():
+        raise PlanError(f"{folder}: is a file; name a folder, or the archive itself with --output")
     missing: list[Path] = []
     at = folder
     while not at.exists() and at != at.parent:

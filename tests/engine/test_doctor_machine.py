@@ -356,6 +356,17 @@ def test_a_home_that_others_can_change_is_a_note(tmp_path: Path) -> None:
     found = check_environment({"PYBAK_HOME": str(tmp_path / "new")})
     assert any("not there yet" in line for line in told(found, "note"))
     assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    found = check_environment({"PYBAK_HOME": str(tmp_path / "file" / "below")})
+    assert any("/file/below" in line for line in told(found, "problem"))
+
+
+def test_a_home_that_can_t_be_made_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    found = check_environment({"PYBAK_HOME": str(tmp_path / "none" / "of" / "this")})
+    assert any("can't be made" in line for line in told(found, "problem"))
 
 
 def test_mails_that_wait_are_counted_with_the_age_of_the_oldest() -> None:

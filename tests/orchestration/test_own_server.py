@@ -16,7 +16,7 @@ from waiting import wait_for
 
 from flows.backup import backup
 from flows.support.forget_runs import TAG, forget_old_runs
-from flows.support.server import TemporaryServer, is_healthy
+from flows.support.server import ServerError, TemporaryServer, is_healthy
 from pybak.options import BackupOptions
 from pybak.prefect_api import ApiError, PrefectApi
 
@@ -53,6 +53,18 @@ def test_it_answers_its_command_alone(server: TemporaryServer, api: PrefectApi) 
 
 def home_of(server: TemporaryServer) -> Path:
     return server._log.parent / "prefect"
+
+
+def test_a_prefect_home_that_can_t_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "file" / "below"))
+    with (
+        TemporaryServer(tmp_path / "log") as server,
+        pytest.raises(ServerError, match="/below: can't be written; set PREFECT_HOME to a folder"),
+    ):
+        server.wait()
 
 
 def test_its_database_is_the_users_alone(server: TemporaryServer) -> None:
