@@ -25,8 +25,8 @@ HELP_COLUMNS: Final = 80
 _OPTION_COLUMNS: Final = 26
 LAYERS: Final = """\
 Every option can also come from the environment (PYBAK_LEVEL is --level; lists are separated by
-colons or line ends) or from the --config file (level: 6). The command line beats the environment,
-which beats the file."""
+colons or line ends, addresses of storages by line ends) or from the --config file (level: 6). The
+command line beats the environment, which beats the file."""
 _EPILOG: Final = f"""\
 {LAYERS}
 

@@ -30,9 +30,9 @@ class Setting:
     """One thing a command can be told.
 
     `option_names` is empty for the command's arguments, which `metavar` then names. `many` takes
-    a list, `flag` yes or no, `is_path` names something on disk. `in_environment` tells whether
-    a `PYBAK_…` variable may give it, `in_file` whether a configuration file may. `bare` is what
-    the option stands for when no value follows it; without it a value must follow.
+    a list, `flag` yes or no, `is_path` names something on disk or in a storage. `in_environment`
+    tells whether a `PYBAK_…` variable may give it, `in_file` whether a configuration file may.
+    `bare` is what the option stands for when no value follows it; without it a value must follow.
     """
 
     name: str
@@ -86,7 +86,7 @@ def _setting(name: str, field: FieldInfo) -> Setting:
         metavar=metavar,
         many=get_origin(annotation) is list,
         flag=annotation is bool,
-        is_path=metavar in ("FILE", "DIR"),
+        is_path=metavar in ("FILE", "DIR", "DESTINATION"),
         default="" if default in (None, False, []) else str(default),
     )
 
@@ -118,7 +118,7 @@ def collect(
         if (value := command_line.get(setting.name)) not in (None, ()):
             given[setting.name] = Given(value, setting.label, 0)
         elif setting.in_environment and (text := environ.get(setting.variable)):
-            value = _split(text) if setting.many else text
+            value = _split(text, setting) if setting.many else text
             given[setting.name] = Given(value, setting.variable, 1)
         elif setting.in_file and (value := config.get(setting.name)) is not None:
             origin = f"{config_path}: {setting.name}"
@@ -128,9 +128,25 @@ def collect(
     return given
 
 
-def _split(text: str) -> list[str]:
-    """Cut a list from the environment at line ends if it has any, else at `os.pathsep`."""
-    parts = text.splitlines() if "\n" in text else text.split(os.pathsep)
+def _split(text: str, setting: Setting) -> list[str]:
+    """Cut a list from the environment at line ends if it has any, else at `os.pathsep`.
+
+    A place that is an address stays whole. Raises PlanError for an address with more colons around
+    it: nobody can tell which of them part places and which belong to a name.
+    """
+    from pybak.storage.opening import holds_address
+
+    if "\n" in text:
+        parts = text.splitlines()
+    elif setting.is_path and holds_address(text):
+        if text.count(":") > 1:
+            raise PlanError(
+                f"{setting.variable}: colons don't part addresses of storages; put each place on a "
+                "line of its own, and a line end behind a single one that has colons in its name"
+            )
+        parts = [text]
+    else:
+        parts = text.split(os.pathsep)
     return [part for part in parts if part]
 
 

@@ -36,6 +36,11 @@ def is_remote(address: str | bytes) -> bool:
     return _REMOTE.match(address) is not None
 
 
+def holds_address(text: str) -> bool:
+    """Whether what may be an address of any kind is at the beginning or behind a colon."""
+    return any(_LIKE_AN_ADDRESS.match(text, start.end()) for start in re.finditer("^|:", text))
+
+
 def check_address(text: str) -> str:
     """Give back what someone named as a place, if it is an address that is known, or a path.
 

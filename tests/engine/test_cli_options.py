@@ -293,6 +293,54 @@ def test_a_list_with_line_ends_may_hold_colons(monkeypatch: pytest.MonkeyPatch) 
     assert accepted("backup", "a").options.exclude == ["a:b", "c"]
 
 
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("s3://archive/laptop", ["s3://archive/laptop"]),
+        ("block:offsite", ["block:offsite"]),
+        ("s3:/archive", ["s3:/archive"]),  # told as wrong by who opens it
+        ("SFTP://host/x", ["SFTP://host/x"]),
+        ("file:///mnt/nas", ["file:///mnt/nas"]),
+        ("s3://archive/my:laptop\n", ["s3://archive/my:laptop"]),
+        (
+            "/mnt/nas\ns3://archive/x\nblock:offsite",
+            ["/mnt/nas", "s3://archive/x", "block:offsite"],
+        ),
+        ("/mnt/nas:/mnt/s3:stick", ["/mnt/nas", "/mnt/s3", "stick"]),
+    ],
+)
+def test_places_in_the_environment_may_be_addresses(
+    monkeypatch: pytest.MonkeyPatch, text: str, places: list[str]
+) -> None:
+    monkeypatch.setenv("PYBAK_ALSO_TO", text)
+    assert accepted("backup", "a").options.also_to == places
+    monkeypatch.delenv("PYBAK_ALSO_TO")
+    monkeypatch.setenv("PYBAK_SOURCES", text)
+    assert accepted("backup").sources == tuple(places)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3://archive/laptop:/mnt/nas", "/mnt/nas:s3://archive/laptop", "block:offsite:stick",
+        "stick:block:offsite", "s3://archive/my:laptop", "gs://a:gs://b", "s3://a:9000@host/x",
+    ],
+)  # fmt: skip
+def test_an_address_among_others_is_never_cut_at_a_guess(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("PYBAK_ALSO_TO", text)
+    told = refused(capsys, "backup", "a")
+    assert told.startswith("PYBAK_ALSO_TO: ")
+    assert "line of its own" in told
+    assert text not in told
+
+
+def test_patterns_that_look_like_addresses_are_cut_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYBAK_EXCLUDE", "block:s3:*.tmp")
+    assert accepted("backup", "a").options.exclude == ["block", "s3", "*.tmp"]
+
+
 def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYBAK_LEVEL", "")
     assert accepted("backup", "a").options.level == BackupOptions().level
