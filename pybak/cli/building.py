@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 HELP_COLUMNS: Final = 80
 _OPTION_COLUMNS: Final = 26
 LAYERS: Final = """\
-Every option can also come from the environment (PYBAK_LEVEL is --level; lists are separated by
-colons or line ends, addresses of storages by line ends) or from the --config file (level: 6). The
-command line beats the environment, which beats the file."""
+Most options, but none under "This command", can also come from the environment (PYBAK_LEVEL is
+--level; lists are separated by colons or line ends, addresses of storages by line ends) or from the
+--config file (level: 6). The command line beats the environment, which beats the file."""
 _EPILOG: Final = f"""\
 {LAYERS}
 

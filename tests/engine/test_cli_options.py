@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -339,6 +340,22 @@ def test_an_address_among_others_is_never_cut_at_a_guess(
 def test_patterns_that_look_like_addresses_are_cut_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYBAK_EXCLUDE", "block:s3:*.tmp")
     assert accepted("backup", "a").options.exclude == ["block", "s3", "*.tmp"]
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_the_help_says_which_options_are_for_the_line_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    assert run(command, "--help")[0] == 0
+    told = capsys.readouterr().out
+    line_alone = told.partition("This command:\n")[2].partition("\n\n")[0]
+    names = re.findall(r"^ .*?--([a-z]+)", line_alone, re.MULTILINE)
+    assert names == ["config", "json", "quiet", "debug", "version", "help"]
+    assert 'Most options, but none under "This command", can also' in " ".join(told.split())
+    for name in names:
+        monkeypatch.setenv(f"PYBAK_{name.upper()}", "true")
+    words = ["a.zip", "--to", "b"] if command == "restore" else ["a.zip"]
+    assert accepted(command, *words).view == View()
 
 
 def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
