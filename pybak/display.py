@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import unicodedata
+from collections.abc import Iterable
 from typing import Final
 
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -70,6 +71,15 @@ def shell_word(path: str | bytes) -> str:
     text = os.fsdecode(path)
     if text.startswith("-"):
         text = "./" + text
+    return _shell_text(text)
+
+
+def shell_names(names: Iterable[str]) -> str:
+    """Give names in a row, each as a shell takes it: commas and blanks inside part none."""
+    return ", ".join(map(_shell_text, names))
+
+
+def _shell_text(text: str) -> str:
     if escape(text) == text:
         return shlex.quote(text)
     inside = "".join(

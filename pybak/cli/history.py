@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pybak.cli.building import build_command
 from pybak.cli.settings import Setting, shown
-from pybak.display import printable
+from pybak.display import printable, shell_names
 from pybak.errors import NotFoundError, PlanError
 from pybak.report.status import UNCHANGED
 
@@ -154,8 +154,7 @@ def _only_job(history: History, job: str | None) -> str:
     jobs = history.jobs()
     if job is None:
         if len(jobs) > 1:
-            names = ", ".join(map(printable, jobs))
-            raise PlanError(f"latest of which job? name one with --job: {names}")
+            raise PlanError(f"latest of which job? name one with --job: {shell_names(jobs)}")
         if not jobs:
             raise NotFoundError(_NONE)
         return jobs[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from pybak.display import printable
+from pybak.display import printable, shell_names
 from pybak.errors import NotFoundError, PlanError
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ def _runs(database: Database, which: str | None, job: str | None) -> list[Run]:
 
 def _check_one_job(jobs: list[str]) -> None:
     if len(jobs) > 1:
-        names = ", ".join(map(printable, jobs))
         raise PlanError(
-            f"latest of which job? name one with --job: {names}; without a RUN the newest is shown"
+            f"latest of which job? name one with --job: {shell_names(jobs)}; without a RUN the "
+            "newest is shown"
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from pybak.display import printable
+from pybak.display import printable, shell_names
 from pybak.errors import NotFoundError, PlanError
 from pybak.locate import LATEST, portable_name
 from pybak.paths import user_path
@@ -175,7 +175,7 @@ def _of_job(catalog: Catalog, history: History, job: str | None, at: str | None)
     jobs = sorted({*history.jobs(), *catalog.backup_jobs()})
     if job is None:
         if len(jobs) > 1:
-            raise PlanError(f"latest of which job? name one with --job: {', '.join(jobs)}")
+            raise PlanError(f"latest of which job? name one with --job: {shell_names(jobs)}")
         if not jobs:
             raise NotFoundError(
                 "latest: no backup has been made yet; name an archive, or make a lost catalog anew "

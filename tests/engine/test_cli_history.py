@@ -18,8 +18,10 @@ from pruning import Shelf, names
 from transferring import places_of, transfer
 from written import MTIME, SECOND, WrittenJob, file, folder
 
+from pybak.errors import PlanError
 from pybak.home import catalog_url
 from pybak.patterns import exact_pattern
+from pybak.restore.ask import ask
 from pybak.restore.select import Selector
 
 
@@ -111,6 +113,22 @@ def test_an_unknown_job_is_told_with_those_that_are_known(
     assert look(capsys, "snapshots", "--job", "dosc") == (
         10, "", "pybak: dosc: no backup of this job; known are docs\n",
     )  # fmt: skip
+
+
+def test_jobs_to_choose_from_are_told_as_a_shell_takes_them(
+    capsys: pytest.CaptureFixture[str], docs: WrittenJob
+) -> None:
+    for name in ("/home/me, /srv", "my job", "bell\a", "-x", "it's"):
+        WrittenJob(docs.url, name).run(file("me/x"))
+    told = """-x, '/home/me, /srv', $'bell\\007', docs, 'it'"'"'s', 'my job'"""
+    line = f"pybak: latest of which job? name one with --job: {told}"
+    for words in (["list", "latest"], ["diff", "latest", "latest"], ["find", "x", "latest"]):
+        assert look(capsys, *words) == (2, "", f"{line}\n"), words
+    code, _, err = look(capsys, "logs", "latest")
+    assert (code, err) == (2, f"{line}; without a RUN the newest is shown\n")
+    with pytest.raises(PlanError) as caught:
+        ask("latest", job=None, at=None, catalog_url=docs.url)
+    assert f"pybak: {caught.value}" == line
 
 
 COMMANDS = [
