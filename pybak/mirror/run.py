@@ -72,7 +72,10 @@ class EmptySourceError(SourceError):
 
 
 class MirrorRun(Stoppable):
-    """A mirror and its work folder; a context manager that removes the latter."""
+    """A mirror and its work folder; a context manager that removes the latter.
+
+    Whoever began it and the flow that took it over both leave it; the second time does nothing.
+    """
 
     stopped = STOPPED
 
@@ -387,14 +390,15 @@ class MirrorRun(Stoppable):
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
+        plan, self._plan = self._plan, None
         with self._locks_held:
             try:
                 if self._ahead is not None and self._ahead.is_at_work:
                     self.request_cancel()
                     self._ahead.wait(_END_SECONDS)
                 self._stack.close()
-                if kind is not None and self._plan is not None:
-                    close_up(self.staging, self._plan)
+                if kind is not None and plan is not None:
+                    close_up(self.staging, plan)
             finally:
                 self._folder.remove()
 

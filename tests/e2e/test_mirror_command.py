@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from catalogs import query
 from commands import Commands
 from mirroring import assert_mirrored, put
+from waiting import wait_for
 
 from pybak.catalog.locks import job_lock
 from pybak.home import catalog_url
@@ -80,6 +82,25 @@ def test_it_ends_as_the_other_commands_do(src: Path, tmp_path: Path, run_command
     done = run_command("mirror", "src", "to", "--delete", "--json")
     assert (done.rc, done.json["status"]) == (1, "failed"), done
     assert len(os.listdir(tmp_path / "to")) == 32
+
+
+def test_a_mirror_that_ends_early_says_why(
+    src: Path, tmp_path: Path, run_command: Commands
+) -> None:
+    """A destination that can't be made; Ctrl-C while files are copied."""
+    done = run_command("mirror", "src", "/proc/no-such-folder")
+    assert done.rc == 1, done
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.endswith("choose a folder you can write\n")
+    for number in range(5000):
+        put(src / f"{number}.txt", "c" * 1000)
+    with run_command.running("mirror", "src", "to", "--verify", "-w", "1") as process:
+        wait_for(lambda: (tmp_path / "to").exists() or process.poll() is not None, 60, every=0.001)
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (130, ""), stderr
+    assert stderr.startswith("pybak: ")
+    assert stderr.count("\n") == 1
 
 
 def test_an_older_configuration_file_is_understood_as_it_is(

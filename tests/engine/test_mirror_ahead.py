@@ -124,6 +124,23 @@ def test_it_can_be_stopped_and_left(
     assert not _ahead_threads()
 
 
+def test_the_flow_and_its_command_both_leave_it(trees: tuple[str, str]) -> None:
+    """The second time nothing is done, nor hidden what ended it."""
+
+    def begin_and_stop() -> None:
+        with MirrorRun(*trees, MirrorOptions(), job="zoo") as run:
+            assert run.compare_ahead(catalog_url())
+            with run:
+                run.prepare(run.compare())
+                run.request_cancel()
+                run.check_cancelled()
+
+    with pytest.raises(Interrupted):
+        begin_and_stop()
+    assert not is_locked("zoo")
+    assert list(Path(trees[1]).iterdir()) == []
+
+
 def test_the_flow_takes_over_only_what_it_would_begin_itself(trees: tuple[str, str]) -> None:
     source, target = trees
     options = MirrorOptions(delete=True)
