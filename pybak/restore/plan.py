@@ -7,7 +7,7 @@ then `make_folders`, `extract_batch` for each batch in any order and side by sid
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from pybak.restore.overwrite import IF_CHANGED, NEVER, OVERWRITE
 from pybak.restore.owners import AUTO, OWNERS, finder, sets_owner
 from pybak.restore.snapshot import Share
 from pybak.restore.taken_attributes import may_have_attributes
-from pybak.restore.target import checked_target, current_umask
+from pybak.restore.target import check_writable, checked_target, current_umask
 from pybak.storage.opening import is_remote
 from pybak.units import format_count, format_size
 
@@ -117,6 +117,12 @@ class Prepared(msgspec.Struct, frozen=True):
     surplus: DeletePlan | None = None
 
     @property
+    def paths(self) -> Iterator[bytes]:
+        """Where all goes that there is to make, below the target."""
+        yield from (folder.path for folder in self.folders)
+        yield from (item.path for part in self.parts for item in (*part.files, *part.links))
+
+    @property
     def files(self) -> int:
         """How many files there are to write."""
         return sum(len(part.files) for part in self.parts)
@@ -194,12 +200,14 @@ def plan_restore(
     """Decide what a restore does and write at most `tasks` batches into `work_dir`.
 
     Writes nothing elsewhere; what is wrapped is authenticated first. The batches come largest
-    first. Raises as `prepare` does, and Interrupted once `should_stop` says so.
+    first. Raises as `prepare` does, Interrupted once `should_stop` says so, and StorageError for a
+    target in which nothing can be made.
     """
     preparation = _Preparation(shares, target, wish or Wish(), password)
     prepared = preparation.run(
         may_write=True, work_dir=work_dir, tasks=tasks, should_stop=should_stop
     )
+    check_writable(prepared.job.target, prepared.paths)
     delete_file = None
     if prepared.surplus is not None:
         delete_file = work_dir / "restore-delete"

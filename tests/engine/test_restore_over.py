@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import archives as forge
 import pytest
 from restoring import KINDS, SECOND, as_nobody, carry_out, expected, foretell, plan, restore, tree
 
+from pybak.errors import StorageError
 from pybak.problems import (
     EXISTS,
     STORAGE,
@@ -90,6 +92,56 @@ def test_a_read_only_file_is_replaced(zip_path: Path, open_dir: Path) -> None:
         assert (target / "f").read_bytes() == b"new"
 
     as_nobody(work)
+
+
+@pytest.mark.needs_root
+def test_a_target_that_can_not_be_written_is_told_at_once(open_dir: Path) -> None:
+    """Only where nothing could be restored; a dry run is content with it."""
+    members = [forge.folder(b"d"), forge.file(b"d/f", b"x"), forge.file(b"g", b"y")]
+    archive = forge.write(open_dir / "a.zip", members, with_manifest=True)
+    target = open_dir / "t"
+    target.mkdir(mode=0o755)
+    assert restore(archive, open_dir / "other").problems == []
+
+    def refused() -> None:
+        assert foretell(archive, target) == (2, 0, 0)
+        message = r"t: can't be written \(permission denied\); name a folder you can write$"
+        with pytest.raises(StorageError, match=message):
+            restore(archive, target)
+
+    as_nobody(refused)
+    assert list(target.iterdir()) == []
+    (target / "d").mkdir()
+    os.chown(target / "d", 65534, 65534)
+
+    def in_part() -> None:
+        result = restore(archive, target)
+        assert result.counts == (1, 0, 1)
+        assert result.codes == {"g": STORAGE}
+
+    as_nobody(in_part)
+    assert restore(archive, target).counts == (1, 1, 0)
+
+    def again() -> None:
+        assert restore(archive, target).counts == (0, 2, 0)
+        assert restore(archive, target, overwrite="never").counts == (0, 2, 0)
+        assert restore(archive, target, include=["nothing-like-it"]).counts == (0, 0, 0)
+
+    as_nobody(again)
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_tool("mount")
+def test_a_read_only_file_system_is_told_at_once(zip_path: Path, target: Path) -> None:
+    archive = forge.write(zip_path, [forge.file(b"f")])
+    target.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", target], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with pytest.raises(StorageError, match=r"written \(read-only file system\); name"):
+            restore(archive, target)
+    finally:
+        subprocess.run(["umount", target], check=True)
 
 
 @pytest.mark.needs_root
