@@ -107,6 +107,9 @@ def choose(
             raise PlanError(f"{where}: only local folders can be written here; name one")
         folder, name, fixed = user_path(where), default_name(job, now, suffix), False
         naming.check_length(name, None, taken)
+        if folder.is_file():
+            what = "is a file; name a folder, or the archive itself with --output"
+            raise PlanError(f"{folder}: {what}")
     made = make_folder(folder) if create else ()
     place = Destination(folder, name, fixed, suffix, made_folders=made)
     while not fixed and place.is_taken(taken):
@@ -134,12 +137,7 @@ def _first_volume(path: Path) -> Path | None:
 
 
 def make_folder(folder: Path) -> tuple[Path, ...]:
-    """Make a folder if it is missing; give those that were made.
-
-    Raises StorageError, PlanError for a file.
-    """
-    if folder.is_file():
-        raise PlanError(f"{folder}: is a file; name a folder, or the archive itself with --output")
+    """Make a folder if it is missing; give those that were made. Raises StorageError."""
     missing: list[Path] = []
     at = folder
     while not at.exists() and at != at.parent:
