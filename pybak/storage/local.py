@@ -90,7 +90,7 @@ def choose(
 
     Neither given means the current folder. `taken` are endings of files that will be made as
     well, behind the archive's name; with `is_split` volumes of any number will be.
-    Raises PlanError for what is no local place, StorageError when the place can't be used.
+    Raises PlanError for what is no local folder, StorageError when the place can't be used.
     """
     if output is not None:
         path = user_path(output)
