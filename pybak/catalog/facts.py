@@ -93,11 +93,12 @@ class Version(NamedTuple):
     first_seq: int
     gone_seq: int | None
     member: bytes | None = None
+    ctime_ns: int = 0
 
 
 VERSION_COLUMNS: Final = (
     "path, kind, size, mtime_ns, mode, uid, gid, changed, sha256, parts, archive_id, first_seq, "
-    "gone_seq, member"
+    "gone_seq, member, ctime_ns"
 )
 
 
@@ -112,9 +113,9 @@ def parts_of(value: Any) -> tuple[tuple[int, str], ...]:
 def version_of(row: Row) -> Version:
     """Give the version that a row of VERSION_COLUMNS tells."""
     path, kind, size, mtime, mode, uid, gid, changed, sha256, parts, archive, *rest = row
-    first, gone, member = rest
+    first, gone, member, ctime = rest
     return Version(
         os.fsencode(unescaped(path)), kind, size, mtime, mode, uid, gid, bool(changed), sha256,
         parts_of(parts), archive, first, gone,
-        None if member is None else os.fsencode(unescaped(member)),
+        None if member is None else os.fsencode(unescaped(member)), ctime,
     )  # fmt: skip

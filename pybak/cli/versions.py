@@ -54,7 +54,8 @@ _TARGET: Final = "restored"
 class Kept(NamedTuple):
     """A version that can be got back: in the snapshots from `first` to `last`.
 
-    `change` is what differs from the version before: new, content, metadata or type.
+    `change` is what differs from the version before: new, content, metadata or type; none where
+    another archive holds the same once more.
     """
 
     version: Version
@@ -162,7 +163,8 @@ def _is_same_record(one: Version, other: Version) -> bool:
 
     Rows of two records may name one archive, where content that is stored is referred to.
     """
-    return one._replace(first_seq=other.first_seq, gone_seq=other.gone_seq) == other
+    same = one._replace(first_seq=other.first_seq, gone_seq=other.gone_seq, ctime_ns=other.ctime_ns)
+    return same == other
 
 
 def _gone(
@@ -179,6 +181,8 @@ def _change(before: Version | None, after: Version) -> str:
         return "new"
     if before.kind != after.kind:
         return "type"
+    if _is_as_before(before, after):
+        return "none"
     if after.kind == FILE and before.size == after.size:
         if before.sha256 and before.sha256 == after.sha256:
             return "metadata"
@@ -191,6 +195,14 @@ def _change(before: Version | None, after: Version) -> str:
     elif after.kind != FILE:
         return "metadata"
     return "content"
+
+
+def _is_as_before(one: Version, other: Version) -> bool:
+    """Whether nothing differs. The inode's time tells of attributes, which no row has."""
+    if one.kind == FILE and not (one.sha256 or one.parts):
+        return False
+    there = one._replace(archive_id=other.archive_id, member=other.member, changed=other.changed)
+    return _is_same_record(there, other) and one.ctime_ns == other.ctime_ns
 
 
 def _command(member: Member, kept: Kept) -> str:

@@ -19,6 +19,7 @@ from transferring import places_of, transfer
 from written import MTIME, SECOND, WrittenJob, file, folder
 
 from pybak.errors import PlanError
+from pybak.formats.manifest import Part
 from pybak.home import catalog_url
 from pybak.patterns import exact_pattern
 from pybak.restore.ask import ask
@@ -299,6 +300,24 @@ def test_a_link_to_something_else_is_another_content(
         link |= more
     (member,) = parsed(capsys, "versions", "docs/link")["members"]
     changes = ["new", "metadata", "metadata", "content", "content"]
+    assert [one["change"] for one in member["versions"]] == changes
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"sha256": None, "size": 5, "parts": [Part(0, 5, "0" * 64)]},
+     {"type": "l", "sha256": None}, {"type": "d", "sha256": None}, {"type": "p", "sha256": None}],
+    ids=["file", "parts", "link", "folder", "fifo"],
+)  # fmt: skip
+def test_what_full_runs_store_again_has_not_changed(
+    capsys: pytest.CaptureFixture[str], docs: WrittenJob, fields: dict[str, Any]
+) -> None:
+    """An inode's time that moved tells of attributes, which the catalog does not hold."""
+    moved = {"mtime_ns": MTIME + SECOND} if fields.get("type") == "d" else {"mode": 0o600}
+    for more in ({}, {}, moved, moved, moved | {"ctime_ns": MTIME + SECOND}):
+        docs.run(file("docs/x", **{**fields, **more}))
+    (member,) = parsed(capsys, "versions", "docs/x")["members"]
+    changes = ["new", "none", "metadata", "none", "metadata"]
     assert [one["change"] for one in member["versions"]] == changes
 
 
