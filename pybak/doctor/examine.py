@@ -142,7 +142,7 @@ def _of_this_machine(
             def of_jobs() -> list[Finding]:
                 scheduled = jobs.scheduled_intervals(deployments)
                 archives.extend(disk.newest_archives(database, folders))
-                return jobs.check_jobs(jobs.read_jobs(database), scheduled, now)
+                return jobs.check_jobs(jobs.read_jobs(database, now), scheduled, now)
 
             yield from _checked(jobs.SUBJECT, of_jobs)
     yield from _checked(

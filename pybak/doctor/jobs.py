@@ -14,7 +14,7 @@ import msgspec
 from pybak.doctor.deployed import Deployment
 from pybak.doctor.finding import Finding, Findings, ago
 from pybak.lateness import every, is_regular, patience
-from pybak.report.status import FAILED, PARTIAL, SUCCESS, UNCHANGED
+from pybak.report.status import SUCCESS
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -22,68 +22,54 @@ if TYPE_CHECKING:
     from pybak.catalog.engine import Database
 
 SUBJECT: Final = "backups"
-_GOOD: Final = (SUCCESS, UNCHANGED, PARTIAL)
 _KINDS: Final = {"backup": "backup", "inbox": "round", "mirror": "copy"}
 """What makes or moves copies of files, and what people call one run of it."""
-_LOOKED_AT: Final = 30
 _USUAL_FROM: Final = 3
 
 
 class JobState(msgspec.Struct, frozen=True):
-    """What the catalog knows of a job: starts of good runs, newest first, and its last checks.
+    """What the catalog knows of a job: starts of its last runs, newest first, and its last checks.
 
-    `ended` is when the newest good run did. Times are aware.
+    `ended` is when the newest good run did, `failures` counts the runs since that left something
+    unsaved, and `words` tell of them (`overview.states`). `is_running` while a run is at work.
+    Times are aware.
     """
 
     job: str
-    good: tuple[datetime, ...]
-    last_status: str
+    starts: tuple[datetime, ...]
     kind: str = "backup"
     ended: datetime | None = None
+    failures: int = 0
+    words: str = ""
+    is_running: bool = False
     verified: datetime | None = None
     verify_status: str | None = None
     drilled: datetime | None = None
     drill_status: str | None = None
 
 
-def read_jobs(database: Database) -> list[JobState]:
+def read_jobs(database: Database, now: datetime) -> list[JobState]:
     """List the jobs of backups, inboxes and mirrors, by name. Raises CatalogError."""
-    from sqlmodel import col, select
+    from pybak.overview.alive import Liveness, asking_locks
+    from pybak.overview.facts import RUNNING
+    from pybak.overview.jobs import job_states
+    from pybak.overview.states import INTERVALS
 
-    from pybak.catalog.models import Run
-
+    alive = Liveness(asking_locks(is_only_here=not database.is_postgres))
+    with database.reading() as connection:
+        states = job_states(connection, alive, now, {})
+    found = []
     with database.session() as session:
-        wanted = select(Run.job, Run.kind).where(col(Run.kind).in_(_KINDS)).distinct()
-        found = []
-        for job, kind in sorted(session.exec(wanted).all()):
-            query = (
-                select(Run.started_at, Run.status, Run.finished_at)
-                .where(Run.job == job, Run.kind == kind, col(Run.finished_at).is_not(None))
-                .order_by(col(Run.seq).desc())
-                .limit(_LOOKED_AT)
-            )
-            runs = session.exec(query).all()
-            if not runs:
+        for one in sorted(states, key=lambda one: (one.name, one.kind)):
+            if one.last_run is None:
                 continue
-            good = [(at, end) for at, status, end in runs if status in _GOOD]
-            good = good or _last_good(session, job, kind)
-            starts = tuple(_aware(at) for at, _ in good)
-            ended = next((_aware(end) for _, end in good if end is not None), None)
-            checks = (*_verified(session, job), *_drilled(session, job))
-            found.append(JobState(job, starts, runs[0][1], kind, ended, *checks))
+            starts = tuple(point.started_at for point in one.trend[: -INTERVALS - 2 : -1])
+            ended = one.newest_good.finished_at if one.newest_good is not None else None
+            words = one.words.removeprefix("Problem: ")
+            told = (ended, one.failures, words, one.state == RUNNING)
+            checks = (*_verified(session, one.name), *_drilled(session, one.name))
+            found.append(JobState(one.name, starts, one.kind, *told, *checks))
     return found
-
-
-def _last_good(session: Session, job: str, kind: str) -> list[tuple[datetime, datetime | None]]:
-    """Give start and end of the last good run where all of the newest are bad."""
-    from sqlmodel import col, select
-
-    from pybak.catalog.models import Run
-
-    query = select(Run.started_at, Run.finished_at).where(
-        Run.job == job, Run.kind == kind, col(Run.status).in_(_GOOD)
-    )
-    return list(session.exec(query.order_by(col(Run.seq).desc()).limit(1)))
 
 
 def _verified(session: Session, job: str) -> tuple[datetime | None, str | None]:
@@ -151,44 +137,45 @@ def _age(found: Findings, one: JobState, scheduled: float | None, now: datetime)
     what = _KINDS[one.kind]
     advice: tuple[str, ...]
     why = ("see why", f"pybak logs latest --job {shlex.quote(one.job)}")
-    if not one.good:
-        found.problem(f"{one.job}: no {what} has ever been good", *why)
+    if one.ended is None:
+        text = one.words if one.failures else f"no {what} has ever been good"
+        (found.note if one.is_running else found.problem)(f"{one.job}: {text}", *why)
         return
-    age = now - (one.ended or one.good[0])
-    usual = _usual(one.good)
+    age = now - one.ended
+    usual = _usual(one.starts)
     interval = scheduled or usual
-    text = f"{one.job}: last good {what} {ago(age)} ago"
+    # What tells of failures ends with how old the last good one is, too.
+    text = f"{one.job}: {one.words if one.failures else f'last good {what} {ago(age)} ago'}"
     if interval is not None:
         text += f", {'due' if scheduled else 'usually'} every {every(interval)}"
     late = interval is not None and age.total_seconds() > patience(interval)
-    if one.last_status == FAILED:
-        text += "; the newest run failed"
+    if one.failures:
         advice = why
     elif scheduled:
         advice = ("see worker, slots and schedules above",)
     else:
         advice = (f"see what starts it, or start flows/{one.kind}.py by hand",)
-    if late and (scheduled or is_regular(one.good)):
+    if (one.failures and not one.is_running) or (late and (scheduled or is_regular(one.starts))):
         found.problem(text, *advice)
-    elif late or one.last_status == FAILED:
+    elif late or one.failures:
         found.note(text, *advice)
     else:
         found.ok(text)
 
 
-def _gaps(good: Sequence[datetime]) -> list[float]:
-    return [(later - earlier).total_seconds() for later, earlier in pairwise(good)]
+def _gaps(starts: Sequence[datetime]) -> list[float]:
+    return [(later - earlier).total_seconds() for later, earlier in pairwise(starts)]
 
 
-def _usual(good: Sequence[datetime]) -> float | None:
-    """Give the usual seconds between good backups, if there are enough to say so."""
-    gaps = _gaps(good)
+def _usual(starts: Sequence[datetime]) -> float | None:
+    """Give the usual seconds between runs, if there are enough to say so."""
+    gaps = _gaps(starts)
     return statistics.median(gaps) if len(gaps) >= _USUAL_FROM else None
 
 
 def _tried(found: Findings, one: JobState, now: datetime) -> None:
     """Tell when the job's archives were last read, and a part of them restored."""
-    if not one.good:
+    if one.ended is None and one.verified is None and one.drilled is None:
         return
     job = shlex.quote(one.job)
     for name, at, status, command in (

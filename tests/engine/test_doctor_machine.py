@@ -30,6 +30,8 @@ from pybak.doctor.finding import Finding, about
 from pybak.doctor.jobs import JobState, check_jobs, read_jobs, scheduled_intervals
 from pybak.doctor.outbox import check_outbox
 from pybak.home import home
+from pybak.overview.alive import Liveness
+from pybak.overview.jobs import job_states
 from pybak.staging import WorkFolder
 
 NOW = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
@@ -117,12 +119,14 @@ def test_a_run_that_died_is_told_and_one_at_work_is_not(any_catalog: str) -> Non
 # ---- jobs
 
 
-def state(ages: Sequence[float], last: str = "success", **more: Any) -> JobState:
-    good = tuple(NOW - timedelta(seconds=age) for age in ages)
+def state(ages: Sequence[float], **more: Any) -> JobState:
+    starts = tuple(NOW - timedelta(seconds=age) for age in ages)
     fresh = NOW - timedelta(hours=1)
-    given = {"verified": fresh, "verify_status": "success", "drilled": fresh,
-             "drill_status": "success"}  # fmt: skip
-    return JobState("docs", good, last, **{**given, **more})
+    given = {
+        "ended": starts[0] if starts else None, "verified": fresh, "verify_status": "success",
+        "drilled": fresh, "drill_status": "success",
+    }  # fmt: skip
+    return JobState("docs", starts, **{**given, **more})
 
 
 def of_job(one: JobState, scheduled: float | None = None) -> list[Finding]:
@@ -179,7 +183,7 @@ def test_few_backups_have_no_usual_interval() -> None:
 
 
 def test_a_job_without_any_good_backup_is_a_problem() -> None:
-    assert len(told(of_job(state([], "failed")), "problem")) == 1
+    assert len(told(of_job(state([])), "problem")) == 1
 
 
 def test_what_was_never_verified_or_tried_is_a_note_with_the_command() -> None:
@@ -209,16 +213,49 @@ def test_the_catalog_tells_backups_checks_and_drills(any_catalog: str, tmp_path:
             archive=snapshot.archive, run_id="v", checked_at=BEGIN, status="success"
         ))  # fmt: skip
     catalog.close()
-    (one,) = read_jobs(job.database)
-    assert (one.job, one.last_status) == ("docs", "failed")
-    assert one.good == (BEGIN + timedelta(hours=1), BEGIN)
+    (one,) = read_jobs(job.database, NOW)
+    assert (one.job, one.failures) == ("docs", 2)
+    assert one.starts == (BEGIN + timedelta(days=1), BEGIN + timedelta(hours=1), BEGIN)
     assert (one.verified, one.verify_status) == (BEGIN, "success")
     assert (one.drilled, one.drill_status) == (BEGIN + timedelta(days=2), "success")
-    assert one.ended is not None
-    assert one.good[0] <= one.ended < NOW
+    assert one.ended == BEGIN + timedelta(minutes=1)
     archive = (tmp_path / "docs-2.zip",)
     assert newest_archives(job.database, {}) == [Newest(archive, "docs", 1000)]
     job.close()
+
+
+def test_what_is_a_problem_for_status_is_one_for_the_doctor(any_catalog: str) -> None:
+    """Runs that left something unsaved, also where none was good."""
+    bad = {"new": 1, "failed": 1}
+    for name, statuses in (
+        ("never", ["partial", "partial"]), ("lately", ["success", "partial"]),
+        ("again", ["success", "unchanged"]), ("well", ["partial", "success"]),
+    ):  # fmt: skip
+        job = WrittenJob(any_catalog, name)
+        for status in statuses:
+            counts = {"new": 1} if status == "success" else bad
+            job.run(file("docs/a", status), status=status, counts=counts)
+        job.close()
+    database = Database(any_catalog)
+    with database.reading() as connection:
+        states = job_states(connection, Liveness(), NOW, {})
+    found = check_jobs(read_jobs(database, NOW), {}, NOW)
+    assert {one.name for one in states if one.state == "problem"} == {"never", "lately", "again"}
+    catalog = Catalog(any_catalog)
+    catalog.begin_run("now", kind="backup", job="never", options={}, now=NOW)
+    catalog.close()
+    (line,) = [
+        line for line in told(check_jobs(read_jobs(database, NOW), {}, NOW), "note")
+        if "Running" in line
+    ]  # fmt: skip
+    assert line.startswith("never: Running for 0 seconds; the last backup, 22 hours ago")
+    database.close()
+    lines = [line.partition(";")[::2] for line in sorted(told(found, "problem"))]
+    assert [start.partition(":")[0] for start, _ in lines] == ["again", "lately", "never"]
+    assert "lacks 1 file" in lines[1][0]
+    assert lines[1][1].startswith(" last good backup 23 hours ago")
+    assert "no backup was good yet" in lines[2][1]
+    assert any(line.startswith("well: last good backup") for line in told(found, "ok"))
 
 
 def test_intervals_come_from_schedules_that_are_on() -> None:
