@@ -143,8 +143,8 @@ class VerifyOptions(ReadOptions):
         default=None,
         title="Sample",
         description=(
-            "Read only this share of the members, such as 5%, the next one each time, so that "
-            "enough checks reach all. Empty: all of them."
+            "Read only this share of the content, such as 5%, the next one each time, so that "
+            "enough checks reach every member. Empty: all of it."
         ),
         json_schema_extra=cli("--sample", metavar="PERCENT"),
     )

@@ -111,16 +111,22 @@ def by_folder(items: Sequence[Item]) -> list[Item]:
 def slice_of(items: Sequence[Item], number: int, slices: int) -> list[Item]:
     """Give the `number`th of `slices` runs of the archive, counted from 0, about equally costly.
 
-    Every item is in exactly one of them.
+    Every item is in exactly one of them, and none is empty where there are as many items.
     """
     ordered = sorted(items, key=_offset)
     costs = [cost(item) for item in ordered]
     total = sum(costs)
-    return [
-        item
-        for item, price, done in zip(ordered, costs, accumulate(costs), strict=True)
-        if (done - price) * slices // total == number
-    ]
+    filled = min(slices, len(ordered))
+    found: list[Item] = []
+    at = -1
+    for index, (item, price, done) in enumerate(
+        zip(ordered, costs, accumulate(costs), strict=True)
+    ):
+        # After a large one no slice is left out, and at the end enough items for the last ones.
+        at = max(min((done - price) * slices // total, at + 1), filled - len(ordered) + index)
+        if at == number:
+            found.append(item)
+    return found
 
 
 def _offset(item: Item) -> int:

@@ -95,6 +95,21 @@ def test_a_part_of_a_stream_is_one_run_of_it(tmp_path: Path, catalog: str) -> No
         assert places == list(range(places[0], places[-1] + 1))
 
 
+def test_beside_a_large_member_no_part_is_empty(tmp_path: Path, catalog: str) -> None:
+    members = [forge.file(b"f%02d" % number, b"x" * 50) for number in range(20)]
+    members[3] = forge.file(b"f03", bytes(9_000_000))
+    path = tmp_path / "a.zip"
+    forge.write(path, members, with_manifest=True)
+    counts = [check(path, catalog, sample="20%")[1].checked for _ in range(5)]
+    assert min(counts) > 0
+    assert sum(counts) == 20
+
+
+def test_members_of_like_size_are_shared_out_evenly() -> None:
+    items = [Item(b"%d" % at, "f", Spot(b"", at, at, 9, 9), 0, 0, 0, 1) for at in range(100)]
+    assert {len(slice_of(items, number, 20)) for number in range(20)} == {5}
+
+
 def test_damage_is_found_when_its_turn_comes(tmp_path: Path, catalog: str) -> None:
     members = [forge.file(b"f%02d" % number, b"x" * 50) for number in range(20)]
     members[13] = forge.file(b"f13", b"x" * 50, crc=5)
@@ -171,8 +186,9 @@ def test_slices_and_batches_hold_everything_once(sizes: list[int], parts: int) -
     for number, size in enumerate(sizes):
         items.append(Item(b"%d" % number, "f", Spot(b"", at, at, size, size), 0, 0, 0, 1))
         at += size + 512
-    sliced = [item for number in range(parts) for item in slice_of(items, number, parts)]
-    assert sliced == items
+    slices = [slice_of(items, number, parts) for number in range(parts)]
+    assert [item for some in slices for item in some] == items
+    assert sum(map(bool, slices)) == min(parts, len(items))
     for in_runs in (True, False):
         batches = deal(items, parts, in_runs=in_runs)
         assert len(batches) <= parts
