@@ -309,16 +309,6 @@ def test_the_report_survives_a_server_that_answers_late(
         session.run_flow(lambda: lambda **_: copy, {}, view)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_stop_is_heard_and_the_old_handlers_come_back(number: int) -> None:
-    asked: list[int] = []
-    before = signal.getsignal(number)
-    with stop_on_signal(lambda: asked.append(1)):
-        os.kill(os.getpid(), number)
-    assert asked == [1]
-    assert signal.getsignal(number) is before
-
-
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Put the handlers of signals to stop back in the end."""
@@ -326,6 +316,19 @@ def handlers() -> Iterator[None]:
     yield
     for one, handler in before.items():
         signal.signal(one, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_stop_is_heard_and_the_old_handlers_come_back(
+    handlers: None, number: int
+) -> None:
+    asked: list[int] = []
+    signal.signal(number, signal.SIG_DFL)  # nohup, say, has it ignored
+    before = signal.getsignal(number)
+    with stop_on_signal(lambda: asked.append(1)):
+        os.kill(os.getpid(), number)
+    assert asked == [1]
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
