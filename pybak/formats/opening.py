@@ -196,14 +196,15 @@ def _open(source: Source, name: bytes, password: bytes | None, index: PieceIndex
     for magic, what, advice in _OTHERS:
         if head.startswith(magic):
             raise ArchiveError(f"{source.label}: is {what}, which PyBak doesn't read; {advice}")
-    if zr.END_SIGNATURE in source.pread(_ZIP_TAIL, max(source.size - _ZIP_TAIL, 0)):
-        return ZipFile(source, password=password)  # with other bytes before it, or zeros there
     from pybak.formats.tar_tail import find_tail
 
     # Of ours the end tells what it is when the start is lost.
     found = next((one for one in FORMATS if find_tail(source, one)), None)
-    if found is None and compression and (format_of_name(os.fsdecode(name)) or "tar") == "tar":
-        found = compression
+    if found is None:
+        if zr.END_SIGNATURE in source.pread(_ZIP_TAIL, max(source.size - _ZIP_TAIL, 0)):
+            return ZipFile(source, password=password)  # with other bytes before it, or zeros there
+        if compression and (format_of_name(os.fsdecode(name)) or "tar") == "tar":
+            found = compression
     if found is not None:
         return TarFile(source, found, name=name, index=index)
     if not source.size:

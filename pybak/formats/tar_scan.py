@@ -131,7 +131,7 @@ class _Scan:
         has_more = False
         try:
             while data := self._stream.read(CHUNK):
-                self._has_rest = self._has_rest or any(data)
+                self._has_rest = self._has_rest or bool(data.lstrip(b"\0"))
                 has_more = has_more or _holds_header(data)
         except TooLargeError:
             raise

@@ -24,7 +24,8 @@ from pybak.formats.opening import open_archive
 from pybak.problems import DAMAGED
 
 NOISE = os.urandom(200_000)
-MEMBERS = [tars.file(b"first", NOISE[:100_000]), tars.file(b"second", NOISE[100_000:])]
+ZIPPED = archives.build([archives.file(b"inside", NOISE[:100])])
+MEMBERS = [tars.file(b"first", NOISE[:100_000]), tars.file(b"second", NOISE[100_000:] + ZIPPED)]
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress, "bz2": bz2.compress, "zst": zstandard.compress,
 }  # fmt: skip
