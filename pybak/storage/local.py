@@ -90,7 +90,7 @@ def choose(
 
     Neither given means the current folder. `taken` are endings of files that will be made as
     well, behind the archive's name; with `is_split` volumes of any number will be.
-    Raises PlanError for what is no local folder, StorageError when the place can't be used.
+    Raises PlanError for what is no local place, StorageError when the place can't be used.
     """
     if output is not None:
         path = user_path(output)
@@ -109,7 +109,7 @@ def choose(
         naming.check_length(name, None, taken)
         if folder.is_file():
             what = "is a file; name a folder, or the archive itself with --output"
-            raise PlanError(f"{folder}: {what}")
+            raise StorageError(f"{folder}: {what}")
     made = make_folder(folder) if create else ()
     place = Destination(folder, name, fixed, suffix, made_folders=made)
     while not fixed and place.is_taken(taken):

@@ -147,7 +147,7 @@ def test_what_is_there_is_refused(tmp_path: Path) -> None:
         choose(str(tmp_path))
     with pytest.raises(StorageError, match="choose a folder you can write"):
         choose(to=str(tmp_path / "there/below"))
-    with pytest.raises(PlanError, match="is a file; name a folder, or the archive itself"):
+    with pytest.raises(StorageError, match="is a file; name a folder, or the archive itself"):
         choose(to=str(tmp_path / "there"))
 
 
