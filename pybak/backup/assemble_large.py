@@ -18,12 +18,13 @@ from pybak import problems
 from pybak.backup.arrivals import Arrivals
 from pybak.backup.batches import Batch, Job, index_path, segment_path
 from pybak.backup.book import Book
+from pybak.backup.open_entry import open_entry
 from pybak.backup.output import Output
 from pybak.backup.packing import CHANGED_MESSAGE, place_of, source_path
 from pybak.backup.parts import cut_parts, with_holes
 from pybak.backup.segments import Absent, PartResult, Segment, SegmentIndex, read_index
 from pybak.entries import Entry
-from pybak.errors import ArchiveError
+from pybak.errors import ArchiveError, SourceError
 from pybak.formats.streams import TAR_FORMATS
 from pybak.problems import Problem
 
@@ -124,16 +125,17 @@ class LargeFiles:
         The batches get numbers of their own: a worker may still be at work on the others, and
         what it makes does not fit these.
         """
-        path = self._job.roots[entry.root].disk_path(entry.path)
+        root = self._job.roots[entry.root]
         data_map = None
-        with contextlib.suppress(OSError):  # the parts will say what is wrong with it
-            now = os.lstat(path)
+        with contextlib.suppress(SourceError):  # the parts will say what is wrong with it
+            fd, now = open_entry(root, entry)
+            os.close(fd)
             entry = msgspec.structs.replace(
                 entry, size=now.st_size, mtime_ns=now.st_mtime_ns, ctime_ns=now.st_ctime_ns,
                 inode=now.st_ino, device=now.st_dev,
             )  # fmt: skip
             if self._job.format in TAR_FORMATS:
-                entry, data_map = with_holes(path, entry)
+                entry, data_map = with_holes(root.disk_path(entry.path), entry)
         numbers = range(self._next_number, self._next_number + count)
         self._next_number += count
         parts = cut_parts(entry.size, data_map, count=count)

@@ -16,9 +16,9 @@ from pybak.errors import SourceError
 from pybak.problems import TYPE_CHANGED
 
 
-def is_seen(entry: Entry, status: os.stat_result) -> bool:
-    """Whether a file is the one that the walk saw."""
-    return status.st_ino == entry.inode and status.st_dev == entry.device
+def is_same(entry: Entry, status: os.stat_result | None) -> bool:
+    """Whether this is the file that was listed, whatever became of its content."""
+    return status is not None and (status.st_dev, status.st_ino) == (entry.device, entry.inode)
 
 
 def open_entry(root: Root, entry: Entry) -> tuple[int, os.stat_result]:
@@ -28,7 +28,7 @@ def open_entry(root: Root, entry: Entry) -> tuple[int, os.stat_result]:
     Raises as `open_source` does.
     """
     fd, status = open_source(root.disk_path(entry.path))
-    if is_seen(entry, status) or not entry.path:
+    if is_same(entry, status) or not entry.path:
         return fd, status
     os.close(fd)
     above, _, name = entry.path.rpartition(b"/")

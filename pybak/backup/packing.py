@@ -15,7 +15,7 @@ from typing import Final
 
 from pybak import entries, problems, staging
 from pybak.backup.batches import Batch, Job
-from pybak.backup.open_entry import is_seen, open_entry
+from pybak.backup.open_entry import is_same, open_entry
 from pybak.backup.opened_ahead import OpenedAhead
 from pybak.backup.parts import PART_BYTES
 from pybak.backup.read_source import Read, SmallFile
@@ -108,7 +108,7 @@ class BatchPacker(ABC):
         The caller closes it.
         """
         found = self._ahead.open(path) if self._is_small(entry) else None
-        if found is None or is_seen(entry, found.status):
+        if found is None or is_same(entry, found.status):
             return found
         os.close(found.fd)
         return None
@@ -217,11 +217,6 @@ def sha256(data: Buffer) -> str:
 def place_of(entry: Entry) -> Place:
     """Give what names an entry in a run."""
     return entry.root, entry.path
-
-
-def is_same(entry: Entry, status: os.stat_result | None) -> bool:
-    """Whether this is the file that was listed, whatever became of its content."""
-    return status is not None and (status.st_dev, status.st_ino) == (entry.device, entry.inode)
 
 
 def look_if_linked(entry: Entry, path: bytes) -> os.stat_result | None:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from pybak.backup.open_entry import is_same
 from pybak.backup.read_source import open_source, state_of
 from pybak.entries import Entry
 from pybak.errors import SourceError
@@ -56,7 +57,7 @@ def with_holes(path: bytes, entry: Entry) -> Large:
         runs = data_runs(fd, status.st_size) if may_have_holes(status) else None
     finally:
         os.close(fd)
-    if runs is None or (status.st_dev, status.st_ino) != (entry.device, entry.inode):
+    if runs is None or not is_same(entry, status):
         return Large(entry, None)
     state = state_of(status)
     seen = msgspec.structs.replace(

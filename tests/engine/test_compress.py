@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,7 +12,17 @@ from typing import Any
 
 import pytest
 from backing_up import FORMATS, TARS, back_up, judge_outcome, noise, prose
-from moving import KINDS, PART, PIECE, SIZES, WHOLE, make_source, others_are_there, small_borders
+from moving import (
+    KINDS,
+    PART,
+    PIECE,
+    SIZES,
+    WHOLE,
+    append,
+    make_source,
+    others_are_there,
+    small_borders,
+)
 
 from pybak.backup.batches import Job
 from pybak.backup.compress import NOBODY, compress_batches
@@ -207,6 +218,36 @@ def test_no_link_that_comes_later_leads_out_of_the_source(
     others_are_there(done)
     assert done.errors == {str(src / "folder/below/victim"): TYPE_CHANGED}
     assert "src/folder/below/victim" not in done.contents
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nor_does_one_that_comes_while_a_large_file_is_read(
+    src: Path, tmp_path: Path, kind: str
+) -> None:
+    """One that moves between its parts is read once more (case 49)."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "victim").write_bytes(b"secret" * 40_000)
+    victim = src / "folder" / "victim"
+    victim.parent.mkdir()
+    victim.write_bytes(prose(200_000))
+    inode = victim.stat().st_ino
+    swapped = threading.Event()
+
+    def read(fd: int, length: int, offset: int) -> bytes:
+        data = os.pread(fd, length, offset)
+        is_last = os.fstat(fd).st_ino == inode and offset + len(data) >= 200_000
+        if is_last and not swapped.is_set():
+            swapped.set()
+            append(victim, 1)
+            victim.parent.rename(tmp_path / "away")
+            (src / "folder").symlink_to(tmp_path / "outside")
+        return data
+
+    done = back_up(src, to=tmp_path / "out", read=read, **FORMATS[kind])
+    assert swapped.is_set()
+    others_are_there(done)
+    assert done.errors == {str(victim): TYPE_CHANGED}
+    assert "src/folder/victim" not in done.contents
 
 
 @pytest.mark.parametrize("kind", KINDS)
